@@ -1,0 +1,2 @@
+//! Placeholder first line, replaced by its owner.
+#![forbid(unsafe_code)]
