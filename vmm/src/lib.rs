@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The monitor: KVM, guest memory, threads, one machine and its lifecycle.
+//!
+//! The only crate that knows both `arch` and `devices`. All that speaks to KVM is in [`kvm`].
+
+pub mod blueprint;
+pub mod config;
+pub mod files;
+pub mod host;
+pub mod kvm;
+pub mod machine;
+pub mod plan;
+
+mod control;
+mod io_thread;
+mod memory;
+mod vcpu;

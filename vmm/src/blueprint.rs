@@ -1,0 +1,1 @@
+//! The blueprint: everything that a machine will have, computed without opening anything.

@@ -1,0 +1,1 @@
+//! The control thread: lifecycle, signals, deadlines.

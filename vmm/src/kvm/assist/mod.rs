@@ -1,0 +1,1 @@
+//! Completes what a weak KVM leaves undone.

@@ -1,0 +1,3 @@
+//! Every KVM ioctl and binding type; nothing of `kvm_bindings` leaves this module.
+
+pub mod assist;
