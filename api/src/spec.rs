@@ -1,0 +1,19 @@
+//! The raw machine specification, as the command line or a file gives it. Only its shape is
+//! checked here; `vmm::config` judges the values, once, for every way in.
+
+mod console;
+mod disk;
+mod kernel;
+mod machine;
+mod size;
+mod text;
+
+pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
+pub use disk::DiskSpec;
+pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
+pub use machine::{MachineSpec, PlatformTables};
+pub use size::{SizeError, SizeSpec};
+pub use text::TextError;
+
+#[cfg(test)]
+mod tests;

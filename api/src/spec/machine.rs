@@ -1,0 +1,83 @@
+//! The whole machine as a user asks for it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::text::words;
+use super::{ConsoleSpec, DiskSpec, KernelSpec, SizeSpec};
+
+/// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineSpec {
+    /// The kernel; without one, the built-in guest with its system image as first disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelSpec>,
+    /// The initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// Text for the kernel's command line, put after what Coracle chooses, so that it wins.
+    pub cmdline: String,
+    /// Whether Coracle puts its own choice before `cmdline`.
+    pub default_cmdline: bool,
+    /// The number of virtual CPUs.
+    pub cpus: u64,
+    /// The guest's memory; without it, 128 MiB for the built-in guest and 512 MiB for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<SizeSpec>,
+    /// Back the guest's memory with 2 MiB pages from the host's reserved pool.
+    pub hugepages: bool,
+    /// The disks, in the order in which the guest names them.
+    pub disks: Vec<DiskSpec>,
+    /// The console.
+    pub console: ConsoleSpec,
+    /// Whether the guest gets a source of random numbers (virtio-rng).
+    pub rng: bool,
+    /// Which tables describe the machine to the guest.
+    pub platform: PlatformTables,
+    /// How long a guest may take to stop after it was asked to, in milliseconds.
+    pub stop_timeout_ms: u64,
+}
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self {
+            kernel: None,
+            initrd: None,
+            cmdline: String::new(),
+            default_cmdline: true,
+            cpus: 1,
+            memory: None,
+            hugepages: false,
+            disks: Vec::new(),
+            console: ConsoleSpec::default(),
+            rng: true,
+            platform: PlatformTables::Auto,
+            stop_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Which tables describe the machine to the guest. Where there are ACPI tables, they tell of the
+/// virtio devices; without them the command line does (`virtio_mmio.device=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformTables {
+    /// Both, or only the MP table where the kernel is known to have no ACPI.
+    #[default]
+    Auto,
+    /// ACPI tables only.
+    Acpi,
+    /// The MP table only.
+    Mptable,
+    /// Both.
+    Both,
+}
+
+words!(PlatformTables, "platform", "auto, acpi, mptable, both", {
+    "auto" => PlatformTables::Auto,
+    "acpi" => PlatformTables::Acpi,
+    "mptable" => PlatformTables::Mptable,
+    "both" => PlatformTables::Both,
+});
