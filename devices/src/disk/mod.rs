@@ -1,0 +1,1 @@
+//! Disk images: formats and the engines that read and write them.

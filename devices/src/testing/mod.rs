@@ -1,0 +1,1 @@
+//! A driver for tests: plays the guest against any virtio device.

@@ -1,0 +1,1 @@
+//! Consoles of the host: the terminal, a pseudoterminal, a file.
