@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the one tool that checks, tests, measures and builds; reads and writes the
+//! repository and its target directory, nothing else.
+#![forbid(unsafe_code)]
+
+mod check;
+mod deps;
+mod fuzz;
+mod kernel;
+mod repo;
+mod steps;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Every check, test, benchmark and build step of Coracle.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Formatting, clippy, tidy and dependency edges; builds no test
+    Check,
+    /// Everything: checks, unit tests, boot tests on /dev/kvm, the lab
+    Test,
+    /// Rules of style that no compiler checks
+    Tidy,
+    /// Which crate may depend on which
+    Deps,
+    /// Run one fuzz target of tests/fuzz for a number of seconds (needs the nightly toolchain)
+    Fuzz {
+        /// A target of tests/fuzz, or `list`
+        target: String,
+        /// How long to run
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Build a guest kernel: the arguments go to resources/kernel/build.sh
+    Kernel {
+        /// Arguments of resources/kernel/build.sh
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Check => check::check(),
+        Task::Test => check::test(),
+        Task::Tidy => tidy::run(),
+        Task::Deps => deps::run(),
+        Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
+        Task::Kernel { arguments } => kernel::run(&arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
