@@ -1,0 +1,1 @@
+//! The platform as the guest is told: ACPI and MP tables as bytes.
