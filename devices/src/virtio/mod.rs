@@ -1,1 +1,172 @@
 //! Virtio devices, their queues and their transport.
+//!
+//! A device is split in two. vCPU threads touch only its transport (registers, under a short
+//! lock); the device with its queues is owned by a [`slot::DeviceSlot`] on an I/O loop. Between
+//! them are a mailbox, the doorbells and the interrupt line, all eventfds.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+pub mod blk;
+pub mod chain;
+pub mod config_space;
+pub mod console;
+pub mod features;
+pub mod interrupt;
+pub mod queue;
+pub mod rng;
+pub mod slot;
+pub mod transport;
+
+pub use chain::{Chain, Span};
+pub use config_space::ConfigSpace;
+pub use interrupt::Interrupt;
+pub use queue::{QueueBroken, Virtqueue};
+pub use slot::{DeviceSlot, SlotGone, SlotHandle, Watches};
+pub use transport::mmio::MmioTransport;
+
+use crate::inspect::Report;
+use crate::line::{Doorbell, IrqLine};
+use crate::ram::GuestRam;
+use transport::core::Core;
+
+/// What a device is, before any driver talks to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The virtio device ID (virtio 1.2, 5).
+    pub device_id: u32,
+    /// The largest size of each queue, powers of two.
+    pub queue_sizes: &'static [u16],
+    /// The device's own feature bits; those of rings and transport are added.
+    pub features: u64,
+}
+
+/// What a device gets when its driver is ready.
+#[derive(Debug)]
+pub struct StartContext {
+    /// The features that the driver accepted.
+    pub features: u64,
+    /// The queues, by number; none where the driver set none up.
+    pub queues: Vec<Option<Virtqueue>>,
+    /// Guest memory.
+    pub ram: GuestRam,
+    /// For changes of the configuration; queues interrupt by themselves.
+    pub interrupt: Interrupt,
+    /// To be called when the device's own file descriptors are ready.
+    pub watches: Watches,
+}
+
+/// A device that cannot work with what the driver set up.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// A queue that the device cannot do without.
+    #[error("the driver left out queue {0}")]
+    MissingQueue(usize),
+}
+
+/// Whether a device has worked off what there was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// All that could be done is done.
+    Idle,
+    /// The share of this turn is used up and there is more: call again after the others.
+    More,
+}
+
+/// What the host asks of a running device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeviceCommand {
+    /// The terminal behind a console has a new size.
+    Resize {
+        /// The width in characters.
+        columns: u16,
+        /// The height in characters.
+        rows: u16,
+    },
+}
+
+/// A device model. It lives on one I/O loop; no other thread ever calls it.
+pub trait VirtioDevice: Send {
+    /// What the device is; the same all its life.
+    fn identity(&self) -> Identity;
+
+    /// The configuration fields. vCPU threads read them while the device runs.
+    fn config_space(&self) -> Arc<ConfigSpace>;
+
+    /// The driver is ready (DRIVER_OK). Every queue is reported ready once afterwards.
+    ///
+    /// # Errors
+    /// When the device cannot work so; the driver is told to reset it.
+    fn start(&mut self, context: StartContext) -> Result<(), StartError>;
+
+    /// A queue may have new requests. Does a bounded amount of work.
+    fn queue_ready(&mut self, queue: usize) -> Progress;
+
+    /// A file descriptor that the device watches is ready.
+    fn event(&mut self, token: u32) {
+        let _ = token;
+    }
+
+    /// The host wants something; also called while no driver runs the device.
+    fn command(&mut self, command: DeviceCommand) {
+        let _ = command;
+    }
+
+    /// The driver resets the device: lets go of queues and guest memory. Afterwards it may be
+    /// started afresh.
+    fn stop(&mut self);
+
+    /// What the device is and did.
+    fn inspect(&self) -> Report;
+}
+
+/// The parts of a connected device.
+pub struct Connected {
+    /// The registers, for the memory bus.
+    pub transport: MmioTransport,
+    /// The device, for an I/O loop.
+    pub slot: DeviceSlot,
+    /// Reaches the device from any thread.
+    pub handle: SlotHandle,
+    /// One for each queue, to be bound to writes of the queue's number to offset
+    /// [`transport::mmio::QUEUE_NOTIFY`]. Unbound ones work too, more slowly.
+    pub doorbells: Vec<Doorbell>,
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected")
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts a device behind virtio-mmio registers. `name` is for log lines.
+///
+/// # Errors
+/// When the process has no file descriptor left.
+pub fn connect(
+    name: String,
+    device: Box<dyn VirtioDevice>,
+    ram: GuestRam,
+    line: IrqLine,
+) -> io::Result<Connected> {
+    let identity = device.identity();
+    let doorbells = (0..identity.queue_sizes.len())
+        .map(|_| Doorbell::new())
+        .collect::<io::Result<Vec<_>>>()?;
+    let again = |bells: &[Doorbell]| bells.iter().map(Doorbell::try_clone).collect();
+    let own: io::Result<Vec<_>> = again(&doorbells);
+    let transport_bells: io::Result<Vec<_>> = again(&doorbells);
+    let interrupt = Interrupt::new(name, line);
+    let config = device.config_space();
+    let (slot, handle) = DeviceSlot::new(device, ram.clone(), interrupt.clone(), own?)?;
+    let core = Core::new(identity, ram, interrupt, handle.clone());
+    Ok(Connected {
+        transport: MmioTransport::new(core, config, transport_bells?),
+        slot,
+        handle,
+        doorbells,
+    })
+}

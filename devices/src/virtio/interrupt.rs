@@ -1,0 +1,142 @@
+//! What a running device tells its driver: used buffers, changed configuration, a need of reset.
+//!
+//! Shared between the transport, whose registers the vCPUs read, and the device on its loop.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::line::IrqLine;
+use crate::log::RateLimit;
+
+/// Interrupt status bit: some queue has used buffers (virtio 1.2, 4.2.2).
+pub const USED_BUFFERS: u32 = 1;
+/// Interrupt status bit: the configuration or the device's own status changed.
+pub const CONFIG_CHANGED: u32 = 2;
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    limit: RateLimit,
+    line: IrqLine,
+    status: AtomicU32,
+    needs_reset: AtomicBool,
+    // From DRIVER_OK to reset. Outside it a device may not interrupt (2.1.2, 2.4.1).
+    running: AtomicBool,
+}
+
+/// A device's way to interrupt its driver; clones act on the same device.
+#[derive(Clone, Debug)]
+pub struct Interrupt(Arc<Shared>);
+
+impl Interrupt {
+    /// Interrupts go out on `line`, once the device runs; `name` is for log lines.
+    pub fn new(name: String, line: IrqLine) -> Self {
+        Self(Arc::new(Shared {
+            name,
+            limit: RateLimit::new(),
+            line,
+            status: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+        }))
+    }
+
+    /// Tells the driver that a queue has used buffers.
+    pub fn used_buffers(&self) {
+        self.send(USED_BUFFERS);
+    }
+
+    /// Tells the driver that a configuration field changed.
+    pub fn config_changed(&self) {
+        self.send(CONFIG_CHANGED);
+    }
+
+    /// Gives up on the driver until it resets the device (2.1.2), for the reason given.
+    pub fn need_reset(&self, reason: &dyn fmt::Display) {
+        if self.is_running() && !self.0.needs_reset.swap(true, Ordering::AcqRel) {
+            self.warn(format_args!(
+                "{reason}; out of service until its driver resets it"
+            ));
+            self.send(CONFIG_CHANGED);
+        }
+    }
+
+    /// Logs something that the guest caused, under the device's name and sparingly.
+    pub fn warn(&self, message: fmt::Arguments<'_>) {
+        self.0
+            .limit
+            .warn(format_args!("{}: {message}", self.0.name));
+    }
+
+    /// Whether the device waits to be reset.
+    pub fn needs_reset(&self) -> bool {
+        self.0.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// Whether the device is between DRIVER_OK and reset.
+    pub fn is_running(&self) -> bool {
+        self.0.running.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_running(&self) {
+        self.0.running.store(true, Ordering::Release);
+    }
+
+    /// No interrupt goes out any more, and none is left pending.
+    pub(crate) fn reset(&self) {
+        self.0.running.store(false, Ordering::Release);
+        self.0.needs_reset.store(false, Ordering::Release);
+        self.0.status.store(0, Ordering::Release);
+    }
+
+    pub(crate) fn status(&self) -> u32 {
+        self.0.status.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn acknowledge(&self, bits: u32) {
+        self.0.status.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    fn send(&self, bits: u32) {
+        if self.is_running() {
+            self.0.status.fetch_or(bits, Ordering::AcqRel);
+            self.0.line.pulse();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_before_driver_ok_or_after_reset() {
+        let line = IrqLine::new().unwrap();
+        let interrupt = Interrupt::new("test".into(), line.try_clone().unwrap());
+        interrupt.used_buffers();
+        interrupt.need_reset(&"broken");
+        assert!(!line.take() && interrupt.status() == 0 && !interrupt.needs_reset());
+        interrupt.set_running();
+        interrupt.used_buffers();
+        interrupt.config_changed();
+        assert!(line.take());
+        assert_eq!(interrupt.status(), USED_BUFFERS | CONFIG_CHANGED);
+        interrupt.acknowledge(USED_BUFFERS);
+        assert_eq!(interrupt.status(), CONFIG_CHANGED);
+        interrupt.reset();
+        interrupt.config_changed();
+        assert!(!line.take() && interrupt.status() == 0);
+    }
+
+    #[test]
+    fn a_need_of_reset_is_told_once() {
+        let line = IrqLine::new().unwrap();
+        let interrupt = Interrupt::new("test".into(), line.try_clone().unwrap());
+        interrupt.set_running();
+        interrupt.need_reset(&"broken");
+        assert!(line.take() && interrupt.needs_reset());
+        interrupt.need_reset(&"broken");
+        assert!(!line.take());
+    }
+}

@@ -1,0 +1,488 @@
+//! The split virtqueue (virtio 1.2, 2.7): the only code that touches rings in guest memory.
+//!
+//! It stands in front of rust-vmm's `virtio-queue`, which reads and writes the rings, and adds
+//! what a hostile driver calls for: every chain is checked as a whole and copied before a
+//! device sees it, and the first rule that the driver breaks ends the queue until reset.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::chain::{Chain, Span};
+use super::features;
+use super::interrupt::Interrupt;
+use crate::ram::GuestRam;
+
+/// The bytes of a descriptor (2.7.5).
+const DESCRIPTOR_BYTES: u32 = 16;
+/// Span lists kept for later chains, so that a request costs no allocation.
+const SPARE_LISTS: usize = 16;
+/// A longer list is given back to the allocator rather than kept.
+const SPARE_SPANS: usize = 1024;
+
+/// Where a driver put a queue: what it wrote to the queue's registers, unchecked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct QueueSetup {
+    /// The number of descriptors.
+    pub size: u32,
+    /// The guest-physical address of the descriptor table.
+    pub descriptors: u64,
+    /// The guest-physical address of the available ring.
+    pub available: u64,
+    /// The guest-physical address of the used ring.
+    pub used: u64,
+}
+
+/// A queue set up against the rules of virtio 1.2, 2.7 (or an area outside guest memory).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadSetup {
+    /// Zero, no power of two, or more than the device allows.
+    #[error("queue size {size} is not a power of two up to {max}")]
+    Size {
+        /// The size.
+        size: u32,
+        /// The largest size allowed.
+        max: u16,
+    },
+    /// An area that is not where its alignment puts it.
+    #[error("the {area} at {at:#x} is not aligned to {to} bytes")]
+    Alignment {
+        /// The name of the area.
+        area: &'static str,
+        /// Its address.
+        at: u64,
+        /// The alignment.
+        to: u64,
+    },
+    /// An area that is not, or not wholly, guest memory; address zero is taken as never set.
+    #[error("the {area} at {at:#x}, {len} bytes, is not guest memory")]
+    NotInRam {
+        /// The name of the area.
+        area: &'static str,
+        /// Its address.
+        at: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// Two areas share memory.
+    #[error("the {first} and the {second} overlap")]
+    Overlap {
+        /// The one.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+}
+
+impl QueueSetup {
+    /// Checks everything that can be checked before the first request, and gives the size.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self, max: u16, ram: &GuestRam) -> Result<u16, BadSetup> {
+        let wrong_size = BadSetup::Size {
+            size: self.size,
+            max,
+        };
+        let size = u16::try_from(self.size).map_err(|_| wrong_size)?;
+        if !size.is_power_of_two() || size > max {
+            return Err(wrong_size);
+        }
+        let entries = u64::from(size);
+        // Lengths with the event index fields at the rings' ends (2.7).
+        let areas = [
+            ("descriptor table", self.descriptors, 16, entries * 16),
+            ("available ring", self.available, 2, entries * 2 + 6),
+            ("used ring", self.used, 4, entries * 8 + 6),
+        ];
+        for (area, at, to, len) in areas {
+            if !at.is_multiple_of(to) {
+                return Err(BadSetup::Alignment { area, at, to });
+            }
+            if at == 0 || !ram.contains(at, len) {
+                return Err(BadSetup::NotInRam { area, at, len });
+            }
+        }
+        let [table, available, used] = areas;
+        for ((first, a, _, a_len), (second, b, _, b_len)) in
+            [(table, available), (table, used), (available, used)]
+        {
+            if a < b + b_len && b < a + a_len {
+                return Err(BadSetup::Overlap { first, second });
+            }
+        }
+        Ok(size)
+    }
+}
+
+/// The rule that the driver broke. The queue takes no more requests until the device is reset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum QueueBroken {
+    /// The available index moved by more than the queue size, or backwards (2.7.6).
+    #[error("the available index jumped")]
+    IndexJump,
+    /// The rings cannot be reached any more.
+    #[error("the rings cannot be accessed")]
+    Ring,
+    /// An available entry or `next` field names a descriptor that does not exist.
+    #[error("descriptor {index} does not exist in a table of {size}")]
+    NoDescriptor {
+        /// The index.
+        index: u16,
+        /// The number of descriptors.
+        size: u16,
+    },
+    /// A chain was made available again before it was used.
+    #[error("the chain at descriptor {head} is in use already")]
+    InFlight {
+        /// The index of the chain's first descriptor.
+        head: u16,
+    },
+    /// A loop, or a chain of more descriptors than the queue has (2.7.5.3.1).
+    #[error("a chain has more than {size} descriptors")]
+    TooLong {
+        /// The queue size.
+        size: u16,
+    },
+    /// More than 2^32 - 1 bytes in a chain (2.7.5.2).
+    #[error("a chain has more than 2^32 - 1 bytes")]
+    TooManyBytes,
+    /// A buffer or an indirect table that is not, or not wholly, guest memory.
+    #[error("a descriptor's {len} bytes at {at:#x} are not guest memory")]
+    NotInRam {
+        /// The guest-physical address.
+        at: u64,
+        /// The length.
+        len: u32,
+    },
+    /// A readable descriptor after a writable one (2.7.4.2).
+    #[error("a readable descriptor follows a writable one")]
+    Order,
+    /// An indirect descriptor though the feature was not accepted, within an indirect table, or
+    /// with a `next` (2.7.5.3.1).
+    #[error("an indirect descriptor where none may be")]
+    Indirect,
+    /// An indirect table that is empty, not a whole number of descriptors, or larger than the
+    /// queue.
+    #[error("an indirect table of {len} bytes")]
+    IndirectSize {
+        /// The length.
+        len: u32,
+    },
+}
+
+/// A queue that a driver set up: hands out its requests and takes them back.
+#[derive(Debug)]
+pub struct Virtqueue {
+    queue: Queue,
+    ram: GuestRam,
+    interrupt: Interrupt,
+    // Cleared by the transport when the driver takes the queue back.
+    live: Arc<AtomicBool>,
+    indirect: bool,
+    in_flight: Box<[bool]>,
+    spare: Vec<Vec<Span>>,
+    silenced: bool,
+    unannounced: bool,
+    broken: Option<QueueBroken>,
+}
+
+impl Virtqueue {
+    /// A queue at `setup`, used by a driver that accepted `features`.
+    ///
+    /// # Errors
+    /// When the set-up breaks a rule, see [`QueueSetup::check`].
+    pub fn new(
+        setup: &QueueSetup,
+        max: u16,
+        features: u64,
+        ram: GuestRam,
+        interrupt: Interrupt,
+        live: Arc<AtomicBool>,
+    ) -> Result<Self, BadSetup> {
+        let size = setup.check(max, &ram)?;
+        // Cannot fail after the check.
+        let refused = |_| BadSetup::Size {
+            size: setup.size,
+            max,
+        };
+        let mut queue = Queue::new(size).map_err(refused)?;
+        let descriptors = GuestAddress(setup.descriptors);
+        queue
+            .try_set_desc_table_address(descriptors)
+            .map_err(refused)?;
+        let available = GuestAddress(setup.available);
+        queue
+            .try_set_avail_ring_address(available)
+            .map_err(refused)?;
+        let used = GuestAddress(setup.used);
+        queue.try_set_used_ring_address(used).map_err(refused)?;
+        queue.set_event_idx(features & features::RING_EVENT_IDX != 0);
+        queue.set_ready(true);
+        Ok(Self {
+            queue,
+            ram,
+            interrupt,
+            live,
+            indirect: features & features::RING_INDIRECT_DESC != 0,
+            in_flight: vec![false; size.into()].into_boxed_slice(),
+            spare: Vec::new(),
+            silenced: false,
+            unannounced: false,
+            broken: None,
+        })
+    }
+
+    /// The number of descriptors.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// The rule that the driver broke, if it did.
+    pub fn broken(&self) -> Option<QueueBroken> {
+        self.broken
+    }
+
+    /// The oldest request that was not taken yet. When there is none, the driver will ring for
+    /// the next one, even if it adds it at this very moment.
+    ///
+    /// # Errors
+    /// When the driver broke a rule: the first time the device's need of reset is told to it,
+    /// and from then on nothing comes from this queue.
+    pub fn pop(&mut self) -> Result<Option<Chain>, QueueBroken> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        if !self.live.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let chain = match self.take_head() {
+            Ok(Some(head)) => self.walk(head).map(Some),
+            Ok(None) => Ok(None),
+            Err(broken) => Err(broken),
+        };
+        chain.inspect_err(|broken| self.fail(*broken))
+    }
+
+    /// Gives a request back, `written` bytes of its writable part filled from the front. The
+    /// driver hears of it with the next [`notify`](Self::notify).
+    pub fn complete(&mut self, chain: Chain, written: u32) {
+        let Chain {
+            head,
+            mut spans,
+            writable_bytes,
+            ..
+        } = chain;
+        if let Some(busy) = self.in_flight.get_mut(usize::from(head)) {
+            *busy = false;
+        }
+        if self.spare.len() < SPARE_LISTS && spans.capacity() <= SPARE_SPANS {
+            spans.clear();
+            self.spare.push(spans);
+        }
+        if !self.live.load(Ordering::Acquire) {
+            return;
+        }
+        let written = written.min(writable_bytes);
+        match self.queue.add_used(self.ram.memory(), head, written) {
+            Ok(()) => self.unannounced = true,
+            Err(_) => self.fail(QueueBroken::Ring),
+        }
+    }
+
+    /// Interrupts the driver for all requests completed since the last call, unless it asked
+    /// not to be (2.7.7, 2.7.10).
+    pub fn notify(&mut self) {
+        let done = std::mem::take(&mut self.unannounced);
+        if !done || !self.live.load(Ordering::Acquire) {
+            return;
+        }
+        match self.wants_interrupt() {
+            Ok(true) => self.interrupt.used_buffers(),
+            Ok(false) => {}
+            Err(_) => self.fail(QueueBroken::Ring),
+        }
+    }
+
+    fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
+        let memory = self.ram.memory();
+        if self.queue.event_idx_enabled() {
+            return self.queue.needs_notification(memory);
+        }
+        // The used index has to be out before the flag is read: the driver clears the flag and
+        // then looks at the index.
+        fence(Ordering::SeqCst);
+        let flags: u16 = memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// The first descriptor of the next chain.
+    fn take_head(&mut self) -> Result<Option<u16>, QueueBroken> {
+        let memory = self.ram.memory();
+        // Twice: once more after asking to be rung, for a request that came in between. Empty
+        // again although the index had moved means that it moved back.
+        for _ in 0..2 {
+            let next = self
+                .queue
+                .iter(memory)
+                .map_err(|error| match error {
+                    virtio_queue::Error::InvalidAvailRingIndex => QueueBroken::IndexJump,
+                    _ => QueueBroken::Ring,
+                })?
+                .next();
+            if let Some(chain) = next {
+                if !self.silenced {
+                    self.silenced = true;
+                    let silence = self.queue.disable_notification(memory);
+                    silence.map_err(|_| QueueBroken::Ring)?;
+                }
+                return Ok(Some(chain.head_index()));
+            }
+            self.silenced = false;
+            let more = self.queue.enable_notification(memory);
+            if !more.map_err(|_| QueueBroken::Ring)? {
+                return Ok(None);
+            }
+        }
+        Err(QueueBroken::IndexJump)
+    }
+
+    /// Copies and checks a whole chain.
+    fn walk(&mut self, head: u16) -> Result<Chain, QueueBroken> {
+        let size = self.queue.size();
+        let busy = self
+            .in_flight
+            .get_mut(usize::from(head))
+            .ok_or(QueueBroken::NoDescriptor { index: head, size })?;
+        if *busy {
+            return Err(QueueBroken::InFlight { head });
+        }
+        *busy = true;
+        let walk = Walk {
+            ram: &self.ram,
+            table: self.queue.desc_table(),
+            table_size: size,
+            queue_size: size,
+            indirect_allowed: self.indirect,
+            spans: self.spare.pop().unwrap_or_default(),
+            split: None,
+            readable_bytes: 0,
+            writable_bytes: 0,
+        };
+        walk.run(head)
+    }
+
+    fn fail(&mut self, broken: QueueBroken) {
+        if self.broken.is_none() {
+            self.broken = Some(broken);
+            self.interrupt.need_reset(&broken);
+        }
+    }
+}
+
+/// A chain that is being copied.
+struct Walk<'a> {
+    ram: &'a GuestRam,
+    table: u64,
+    table_size: u16,
+    queue_size: u16,
+    indirect_allowed: bool,
+    spans: Vec<Span>,
+    split: Option<usize>,
+    readable_bytes: u32,
+    writable_bytes: u32,
+}
+
+impl Walk<'_> {
+    fn run(mut self, head: u16) -> Result<Chain, QueueBroken> {
+        let mut index = head;
+        let mut count = 0_u16;
+        loop {
+            let descriptor = self.descriptor(index)?;
+            if descriptor.refers_to_indirect_table() {
+                self.enter_table(&descriptor)?;
+                index = 0;
+                continue;
+            }
+            if count == self.queue_size {
+                let size = self.queue_size;
+                return Err(QueueBroken::TooLong { size });
+            }
+            count = count.saturating_add(1);
+            self.add(&descriptor)?;
+            if !descriptor.has_next() {
+                break;
+            }
+            index = descriptor.next();
+        }
+        let split = self.split.unwrap_or(self.spans.len());
+        Ok(Chain::new(head, self.spans, split, self.writable_bytes))
+    }
+
+    fn descriptor(&self, index: u16) -> Result<Descriptor, QueueBroken> {
+        let size = self.table_size;
+        if index >= size {
+            return Err(QueueBroken::NoDescriptor { index, size });
+        }
+        // The table lies wholly in memory, so neither the sum nor the read can fail.
+        let at = u64::from(index) * u64::from(DESCRIPTOR_BYTES);
+        let at = self.table.wrapping_add(at);
+        self.ram.read(at).map_err(|_| QueueBroken::Ring)
+    }
+
+    /// Goes on in the table that a descriptor points to; its write flag means nothing there
+    /// (2.7.5.3.2).
+    fn enter_table(&mut self, descriptor: &Descriptor) -> Result<(), QueueBroken> {
+        if !self.indirect_allowed || descriptor.has_next() {
+            return Err(QueueBroken::Indirect);
+        }
+        let (at, len) = (descriptor.addr().0, descriptor.len());
+        let entries = len / DESCRIPTOR_BYTES;
+        let table_size = u16::try_from(entries).unwrap_or(u16::MAX);
+        if entries == 0 || !len.is_multiple_of(DESCRIPTOR_BYTES) || entries > self.queue_size.into()
+        {
+            return Err(QueueBroken::IndirectSize { len });
+        }
+        if !self.ram.contains(at, len.into()) {
+            return Err(QueueBroken::NotInRam { at, len });
+        }
+        // A table within the table is refused.
+        self.indirect_allowed = false;
+        self.table = at;
+        self.table_size = table_size;
+        Ok(())
+    }
+
+    fn add(&mut self, descriptor: &Descriptor) -> Result<(), QueueBroken> {
+        let (at, len) = (descriptor.addr().0, descriptor.len());
+        let bytes = if descriptor.is_write_only() {
+            self.split.get_or_insert(self.spans.len());
+            &mut self.writable_bytes
+        } else if self.split.is_some() {
+            return Err(QueueBroken::Order);
+        } else {
+            &mut self.readable_bytes
+        };
+        *bytes = bytes.checked_add(len).ok_or(QueueBroken::TooManyBytes)?;
+        self.readable_bytes
+            .checked_add(self.writable_bytes)
+            .ok_or(QueueBroken::TooManyBytes)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if !self.ram.contains(at, len.into()) {
+            return Err(QueueBroken::NotInRam { at, len });
+        }
+        self.spans.push(Span { at, len });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

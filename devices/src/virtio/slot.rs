@@ -1,0 +1,327 @@
+//! The place of a device on its I/O loop: owns it and turns events and messages into calls.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::queue::QueueSetup;
+use super::{DeviceCommand, Interrupt, Progress, StartContext, VirtioDevice, Virtqueue};
+use crate::inspect::Report;
+use crate::line::Doorbell;
+use crate::ram::GuestRam;
+
+/// Event data of the mailbox.
+const MAILBOX: u32 = 0;
+/// Event data of the first doorbell; the others follow.
+const FIRST_DOORBELL: u32 = 1;
+/// Set in the event data of what a device watches itself.
+const DEVICE_EVENT: u32 = 1 << 31;
+
+/// A queue as its driver set it up, and the flag by which the driver takes it back.
+pub(crate) type SetQueue = (QueueSetup, Arc<AtomicBool>);
+
+/// What a driver has agreed on by the time it is ready.
+#[derive(Debug)]
+pub(crate) struct Activation {
+    pub(crate) features: u64,
+    pub(crate) queues: Vec<Option<SetQueue>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Activate(Activation),
+    Stop(Sender<()>),
+    Sync(Sender<()>),
+    Command(DeviceCommand),
+    Inspect(Sender<Report>),
+}
+
+/// The device's loop has ended and the device with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the device is gone: its I/O loop has ended")]
+pub struct SlotGone;
+
+/// Reaches a device from any thread.
+#[derive(Clone, Debug)]
+pub struct SlotHandle {
+    mailbox: Sender<Message>,
+    wake: Arc<EventFd>,
+}
+
+impl SlotHandle {
+    /// Hands a command over; the device takes it when its loop comes round.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn send(&self, command: DeviceCommand) -> Result<(), SlotGone> {
+        self.post(Message::Command(command))
+    }
+
+    /// Asks the device what it is and did, and waits for the answer: not to be called on the
+    /// device's own loop.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn inspect(&self) -> Result<Report, SlotGone> {
+        let (answer, report) = mpsc::channel();
+        self.post(Message::Inspect(answer))?;
+        report.recv().map_err(|_| SlotGone)
+    }
+
+    pub(crate) fn activate(&self, activation: Activation) -> Result<(), SlotGone> {
+        self.post(Message::Activate(activation))
+    }
+
+    /// Stops the device and waits until it has let go of guest memory. A device that is gone
+    /// has, so there is nothing to report.
+    pub(crate) fn stop(&self) {
+        self.wait_for(Message::Stop);
+    }
+
+    /// Waits until the device is not within a call.
+    pub(crate) fn sync(&self) {
+        self.wait_for(Message::Sync);
+    }
+
+    fn wait_for(&self, message: impl FnOnce(Sender<()>) -> Message) {
+        let (answer, done) = mpsc::channel();
+        if self.post(message(answer)).is_ok() {
+            // An error means that the loop ended with the message unread.
+            let _ = done.recv();
+        }
+    }
+
+    fn post(&self, message: Message) -> Result<(), SlotGone> {
+        self.mailbox.send(message).map_err(|_| SlotGone)?;
+        // It fails when the counter is full, and then the loop is awake anyway.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+}
+
+/// The file descriptors that a device wants to hear of, from its `start` to its `stop`.
+#[derive(Clone, Debug, Default)]
+pub struct Watches(Arc<Mutex<Vec<Watch>>>);
+
+#[derive(Clone, Debug)]
+struct Watch {
+    fd: Arc<OwnedFd>,
+    token: u32,
+    known: bool,
+}
+
+impl Watches {
+    /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable.
+    pub fn readable(&self, fd: Arc<OwnedFd>, token: u32) {
+        let known = false;
+        self.lock().push(Watch { fd, token, known });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Watch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device with its mailbox and doorbells, to be added to a loop.
+pub struct DeviceSlot {
+    device: Box<dyn VirtioDevice>,
+    ram: GuestRam,
+    interrupt: Interrupt,
+    doorbells: Vec<Doorbell>,
+    mailbox: Receiver<Message>,
+    wake: Arc<EventFd>,
+    watches: Watches,
+    active: bool,
+}
+
+impl fmt::Debug for DeviceSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceSlot")
+            .field("active", &self.active)
+            .field("interrupt", &self.interrupt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeviceSlot {
+    pub(crate) fn new(
+        device: Box<dyn VirtioDevice>,
+        ram: GuestRam,
+        interrupt: Interrupt,
+        doorbells: Vec<Doorbell>,
+    ) -> io::Result<(Self, SlotHandle)> {
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let (sender, mailbox) = mpsc::channel();
+        let handle = SlotHandle {
+            mailbox: sender,
+            wake: Arc::clone(&wake),
+        };
+        let slot = Self {
+            device,
+            ram,
+            interrupt,
+            doorbells,
+            mailbox,
+            wake,
+            watches: Watches::default(),
+            active: false,
+        };
+        Ok((slot, handle))
+    }
+
+    /// Does what a loop would do once for each thing that is ready, without waiting: whether
+    /// there was anything. For tests and fuzzers, which have no loop.
+    pub fn step(&mut self) -> bool {
+        let mut busy = false;
+        if self.wake.read().is_ok() {
+            self.read_mailbox(None);
+            busy = true;
+        }
+        for queue in 0..self.doorbells.len() {
+            busy |= self.answer_doorbell(queue);
+        }
+        let watched: Vec<Watch> = self.watches.lock().clone();
+        for watch in watched.iter().filter(|watch| is_readable(&watch.fd)) {
+            self.device.event(watch.token);
+            busy = true;
+        }
+        busy
+    }
+
+    fn read_mailbox(&mut self, mut ops: Option<&mut EventOps<'_>>) {
+        while let Ok(message) = self.mailbox.try_recv() {
+            match message {
+                Message::Activate(activation) => self.activate(activation),
+                Message::Stop(done) => {
+                    self.stop(ops.as_deref_mut());
+                    let _ = done.send(());
+                }
+                Message::Sync(done) => {
+                    let _ = done.send(());
+                }
+                Message::Command(command) => self.device.command(command),
+                Message::Inspect(answer) => {
+                    let _ = answer.send(self.device.inspect());
+                }
+            }
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        let sizes = self.device.identity().queue_sizes;
+        let Activation { features, queues } = activation;
+        let queues = queues.into_iter().zip(sizes);
+        let queues = queues.map(|(set, max)| {
+            let (setup, live) = set?;
+            let (ram, interrupt) = (self.ram.clone(), self.interrupt.clone());
+            // The transport checked the set-up when it took it.
+            Virtqueue::new(&setup, *max, features, ram, interrupt, live).ok()
+        });
+        let context = StartContext {
+            features,
+            queues: queues.collect(),
+            ram: self.ram.clone(),
+            interrupt: self.interrupt.clone(),
+            watches: self.watches.clone(),
+        };
+        match self.device.start(context) {
+            Ok(()) => self.active = true,
+            Err(error) => self.interrupt.need_reset(&error),
+        }
+        // A driver may ring before it is ready (2.1.2): what came early is looked at now.
+        for queue in 0..self.doorbells.len() {
+            self.serve(queue);
+        }
+    }
+
+    fn stop(&mut self, mut ops: Option<&mut EventOps<'_>>) {
+        for watch in self.watches.lock().drain(..).filter(|watch| watch.known) {
+            if let Some(ops) = ops.as_deref_mut() {
+                let events = Events::empty_raw(watch.fd.as_raw_fd());
+                if let Err(error) = ops.remove(events) {
+                    log::error!("virtio: cannot leave a file descriptor unwatched: {error}");
+                }
+            }
+        }
+        self.device.stop();
+        self.active = false;
+        for doorbell in &self.doorbells {
+            doorbell.clear();
+        }
+    }
+
+    fn answer_doorbell(&mut self, queue: usize) -> bool {
+        let rung = self.doorbells.get(queue).is_some_and(Doorbell::clear);
+        if rung {
+            self.serve(queue);
+        }
+        rung
+    }
+
+    fn serve(&mut self, queue: usize) {
+        if !self.active || self.interrupt.needs_reset() {
+            return;
+        }
+        if self.device.queue_ready(queue) == Progress::More
+            && let Some(doorbell) = self.doorbells.get(queue)
+        {
+            doorbell.ring();
+        }
+    }
+
+    /// Puts what the device wants watched on the loop.
+    fn watch(&self, ops: &mut EventOps<'_>) {
+        for watch in self.watches.lock().iter_mut().filter(|watch| !watch.known) {
+            let data = watch.token | DEVICE_EVENT;
+            match ops.add(Events::with_data_raw(
+                watch.fd.as_raw_fd(),
+                data,
+                EventSet::IN,
+            )) {
+                Ok(()) => watch.known = true,
+                Err(error) => self.interrupt.need_reset(&error),
+            }
+        }
+    }
+}
+
+impl MutEventSubscriber for DeviceSlot {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let mut add = |fd: RawFd, data: u32| {
+            // Only a lack of memory or of watches per user makes this fail; the device is
+            // silent then and the guest notices.
+            if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
+                log::error!("virtio: cannot watch a file descriptor: {error}");
+            }
+        };
+        add(self.wake.as_raw_fd(), MAILBOX);
+        for (doorbell, data) in self.doorbells.iter().zip(FIRST_DOORBELL..) {
+            add(doorbell.as_raw_fd(), data);
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let data = events.data();
+        if data & DEVICE_EVENT != 0 {
+            self.device.event(data & !DEVICE_EVENT);
+        } else if data == MAILBOX {
+            let _ = self.wake.read();
+            self.read_mailbox(Some(ops));
+        } else if let Ok(queue) = usize::try_from(data.wrapping_sub(FIRST_DOORBELL)) {
+            self.answer_doorbell(queue);
+        }
+        self.watch(ops);
+    }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
