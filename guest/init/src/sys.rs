@@ -1,0 +1,66 @@
+//! The only unsafe code of the guest's init: signal masks, waiting for a signal, I/O ports.
+#![expect(
+    unsafe_code,
+    reason = "signal masks and port writes have no safe wrapper"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// The signals that PID 1 and the shell handle themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signal(pub(crate) libc::c_int);
+
+fn set_of(signals: &[Signal]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the whole set behind a valid pointer.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in signals {
+        // SAFETY: the set was initialised above; a bad number is refused with EINVAL.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal.0) };
+    }
+    // SAFETY: sigemptyset initialised it.
+    unsafe { set.assume_init() }
+}
+
+/// Blocks `signals` in this thread. Programs started later begin with an empty mask, because
+/// the standard library clears it for them.
+pub(crate) fn block(signals: &[Signal]) {
+    let set = set_of(signals);
+    // SAFETY: the set is initialised and outlives the call; no old mask is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// Waits for one of `signals`, which must be blocked, without waking up for anything else.
+pub(crate) fn wait(signals: &[Signal]) -> Signal {
+    let set = set_of(signals);
+    loop {
+        // SAFETY: the set is initialised and outlives the call; no details are asked for.
+        let got = unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
+        if got > 0 {
+            return Signal(got);
+        }
+    }
+}
+
+/// Writes one byte to an I/O port.
+///
+/// # Errors
+/// The kernel's refusal of port access (no CAP_SYS_RAWIO, or built without ioperm).
+pub(crate) fn write_port(port: u16, value: u8) -> io::Result<()> {
+    // SAFETY: asks for access to one port; it touches no memory.
+    let granted = unsafe { libc::ioperm(libc::c_ulong::from(port), 1, 1) };
+    if granted != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: access to the port was granted above, and an OUT has no memory operands.
+    unsafe {
+        std::arch::asm!(
+            "out dx, al",
+            in("dx") port,
+            in("al") value,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Ok(())
+}
