@@ -118,66 +118,94 @@ pub enum PowerEvent {
     PowerOff,
 }
 
-/// How many events wait at most. The first one ends the machine, so a guest that reports more
+/// How many reports wait at most. The first one decides, so a guest that goes on reporting
 /// before it is stopped loses nothing.
-const POWER_EVENTS_WAITING: usize = 16;
+const REPORTS_WAITING: usize = 16;
 
 #[derive(Debug)]
-struct PowerQueue {
-    events: Mutex<VecDeque<PowerEvent>>,
+struct ReportQueue<T> {
+    reports: Mutex<VecDeque<T>>,
     ready: EventFd,
 }
 
-/// The sending side: legacy devices report on it, from vCPU threads.
-#[derive(Clone, Debug)]
-pub struct PowerLine(Arc<PowerQueue>);
+/// The sending side of a line that carries values: devices report on it from their threads.
+#[derive(Debug)]
+pub struct Reporter<T>(Arc<ReportQueue<T>>);
 
-impl PowerLine {
-    /// Reports `event`. Never waits; an event beyond the sixteen that may wait is dropped.
-    pub fn report(&self, event: PowerEvent) {
-        let mut events = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.len() < POWER_EVENTS_WAITING {
-            events.push_back(event);
+impl<T> Clone for Reporter<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Reporter<T> {
+    /// Reports `what`. Never waits; a report beyond the sixteen that may wait is dropped.
+    pub fn report(&self, what: T) {
+        let mut reports = self
+            .0
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if reports.len() < REPORTS_WAITING {
+            reports.push_back(what);
         }
-        drop(events);
+        drop(reports);
         raise(&self.0.ready);
     }
 }
 
-/// The receiving side: the control thread polls its file descriptor and takes the events.
+/// The receiving side: the control thread polls its file descriptor and takes the reports.
 #[derive(Debug)]
-pub struct PowerEvents(Arc<PowerQueue>);
+pub struct Reports<T>(Arc<ReportQueue<T>>);
 
-impl PowerEvents {
-    /// The oldest event that was not taken yet. The descriptor stays readable until this
+impl<T> Reports<T> {
+    /// The oldest report that was not taken yet. The descriptor stays readable until this
     /// returned `None`.
-    pub fn take(&self) -> Option<PowerEvent> {
-        let mut events = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = events.pop_front();
-        if event.is_none() {
+    pub fn take(&self) -> Option<T> {
+        let mut reports = self
+            .0
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let report = reports.pop_front();
+        if report.is_none() {
             // Under the lock, so that no report slips in between and loses its signal.
             let _ = self.0.ready.read();
         }
-        event
+        report
     }
 }
 
-impl AsRawFd for PowerEvents {
+impl<T> AsRawFd for Reports<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.ready.as_raw_fd()
     }
 }
+
+/// Makes a line that carries values of one kind.
+///
+/// # Errors
+/// When the process has no file descriptor left.
+pub fn report_line<T>() -> io::Result<(Reporter<T>, Reports<T>)> {
+    let queue = Arc::new(ReportQueue {
+        reports: Mutex::default(),
+        ready: eventfd()?,
+    });
+    Ok((Reporter(Arc::clone(&queue)), Reports(queue)))
+}
+
+/// Where legacy devices report what the guest asked of the machine.
+pub type PowerLine = Reporter<PowerEvent>;
+
+/// Where the monitor takes what the guest asked of the machine.
+pub type PowerEvents = Reports<PowerEvent>;
 
 /// Makes a power line.
 ///
 /// # Errors
 /// When the process has no file descriptor left.
 pub fn power_line() -> io::Result<(PowerLine, PowerEvents)> {
-    let queue = Arc::new(PowerQueue {
-        events: Mutex::default(),
-        ready: eventfd()?,
-    });
-    Ok((PowerLine(Arc::clone(&queue)), PowerEvents(queue)))
+    report_line()
 }
 
 #[cfg(test)]
@@ -213,7 +241,7 @@ mod tests {
         }
         assert_eq!(events.take(), Some(PowerEvent::PowerOff));
         let rest = std::iter::from_fn(|| events.take()).count();
-        assert_eq!(rest, POWER_EVENTS_WAITING - 1);
+        assert_eq!(rest, REPORTS_WAITING - 1);
         assert!(
             events.0.ready.read().is_err(),
             "the descriptor must be quiet once all is taken"
