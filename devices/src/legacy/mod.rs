@@ -1,1 +1,11 @@
 //! The few devices of a PC that a guest expects at fixed ports and addresses.
+
+mod i8042;
+mod ioapic;
+mod pm;
+mod serial;
+
+pub use i8042::I8042;
+pub use ioapic::{IoApic, Msi, MsiSink};
+pub use pm::Pm;
+pub use serial::{Serial, SerialInput};

@@ -1,0 +1,183 @@
+//! Registers, output, bounded input, and input that waits for the guest.
+
+use std::fs::File;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::*;
+use crate::event::Loop;
+use crate::line::report_line;
+use crate::tty::Terminal;
+
+const DATA: u64 = 0;
+const INTERRUPT_ENABLE: u64 = 1;
+const LINE_STATUS: u64 = 5;
+const SOON: Duration = Duration::from_secs(10);
+
+/// Hands each byte to the test.
+struct Wire(Sender<u8>);
+
+impl Write for Wire {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        data.iter().for_each(|byte| self.0.send(*byte).unwrap());
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Has no room for anything.
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn serial() -> (Serial, IrqLine, Receiver<u8>) {
+    let line = IrqLine::new().unwrap();
+    let (out, wire) = channel();
+    let port = Serial::new(line.try_clone().unwrap(), Box::new(Wire(out))).unwrap();
+    (port, line, wire)
+}
+
+fn write(serial: &mut Serial, register: u64, value: u64) {
+    serial.write(register, Width::Byte, value).unwrap();
+}
+
+fn read(serial: &mut Serial, register: u64) -> u64 {
+    serial.read(register, Width::Byte).unwrap()
+}
+
+#[test]
+fn output_is_written_at_once_and_interrupts_when_asked_to() {
+    let (mut serial, line, wire) = serial();
+    write(&mut serial, DATA, 0x41);
+    assert_eq!(wire.try_recv(), Ok(0x41));
+    assert!(!line.take());
+    write(&mut serial, INTERRUPT_ENABLE, 2);
+    assert!(line.take());
+    assert_eq!(
+        read(&mut serial, LINE_STATUS) & 0x60,
+        0x60,
+        "always ready to send"
+    );
+}
+
+#[test]
+fn input_beyond_the_fifo_is_refused_until_the_guest_has_read() {
+    let (mut serial, line, _wire) = serial();
+    write(&mut serial, INTERRUPT_ENABLE, 1);
+    let input: Vec<u8> = (0..100).collect();
+    let room = serial.room().unwrap();
+    assert_eq!(serial.enqueue_input(&input), 64);
+    assert!(line.take());
+    assert_eq!(serial.enqueue_input(&input[64..]), 0);
+    for byte in 0..31 {
+        assert_eq!(read(&mut serial, DATA), byte);
+    }
+    assert!(!room.clear(), "not for each byte");
+    assert_eq!(read(&mut serial, DATA), 31);
+    assert!(room.clear());
+    assert_eq!(serial.enqueue_input(&input[64..70]), 6);
+    while read(&mut serial, LINE_STATUS) & 1 != 0 {
+        read(&mut serial, DATA);
+    }
+    assert!(!room.clear(), "nobody waits");
+}
+
+#[test]
+fn while_a_driver_tests_the_port_input_waits() {
+    let (mut serial, _line, wire) = serial();
+    let room = serial.room().unwrap();
+    write(&mut serial, MODEM_CONTROL, LOOPBACK);
+    assert_eq!(serial.enqueue_input(b"x"), 0);
+    write(&mut serial, DATA, 0x55);
+    assert_eq!(read(&mut serial, DATA), 0x55);
+    assert!(!room.clear());
+    write(&mut serial, MODEM_CONTROL, 8);
+    assert!(room.clear());
+    assert_eq!(serial.enqueue_input(b"x"), 1);
+    assert!(wire.try_recv().is_err());
+}
+
+#[test]
+fn a_broken_output_and_odd_accesses_harm_nothing() {
+    let line = IrqLine::new().unwrap();
+    let mut serial = Serial::new(line.try_clone().unwrap(), Box::new(Broken)).unwrap();
+    write(&mut serial, INTERRUPT_ENABLE, 2);
+    assert!(line.take());
+    read(&mut serial, 2);
+    write(&mut serial, DATA, 1);
+    assert!(line.take(), "the driver goes on although the byte is lost");
+    assert_eq!(serial.read(0, Width::Word), Err(BadAccess));
+    assert_eq!(serial.write(8, Width::Byte, 0), Err(BadAccess));
+}
+
+/// A guest that reads what its port has, when its line was pulsed.
+fn guest_reads(serial: &Mutex<Serial>) -> Vec<u8> {
+    let mut serial = lock(serial);
+    let mut bytes = Vec::new();
+    while read(&mut serial, LINE_STATUS) & 1 != 0 {
+        bytes.push(u8::try_from(read(&mut serial, DATA)).unwrap());
+    }
+    bytes
+}
+
+/// Feeds `file` through a loop into a port, with a guest that reads until it has `len` bytes.
+fn feed_through(file: File, len: usize) -> Vec<u8> {
+    let (mut serial, line, _wire) = serial();
+    write(&mut serial, INTERRUPT_ENABLE, 1);
+    let serial = Arc::new(Mutex::new(serial));
+    let (requests, _) = report_line().unwrap();
+    let input = Terminal::reading(file).take_input(requests).unwrap();
+    let mut events = Loop::new().unwrap();
+    events.add(Box::new(
+        SerialInput::new(input, Arc::clone(&serial)).unwrap(),
+    ));
+    let (remote, thread) = events.spawn("io-test").unwrap();
+    let mut received = Vec::new();
+    let begun = std::time::Instant::now();
+    while received.len() < len && begun.elapsed() < SOON {
+        if line.take() {
+            received.extend(guest_reads(&serial));
+        }
+        std::thread::yield_now();
+    }
+    remote.stop();
+    thread.join().unwrap().unwrap();
+    received
+}
+
+#[test]
+fn a_pipe_reaches_the_guest_whole_and_in_order() {
+    let sent: Vec<u8> = (0..40_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let (reader, writer) = io::pipe().unwrap();
+    let feeder = std::thread::spawn({
+        let sent = sent.clone();
+        move || {
+            File::from(std::os::fd::OwnedFd::from(writer))
+                .write_all(&sent)
+                .unwrap();
+        }
+    });
+    let reader = File::from(std::os::fd::OwnedFd::from(reader));
+    assert_eq!(feed_through(reader, sent.len()), sent);
+    feeder.join().unwrap();
+}
+
+#[test]
+fn a_file_reaches_the_guest_although_epoll_refuses_it() {
+    let sent: Vec<u8> = (0..5000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&sent).unwrap();
+    assert_eq!(feed_through(file.reopen().unwrap(), sent.len()), sent);
+    assert_eq!(feed_through(File::open("/dev/null").unwrap(), 0), []);
+}
