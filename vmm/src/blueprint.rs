@@ -1,1 +1,179 @@
-//! The blueprint: everything that a machine will have, computed without opening anything.
+//! The blueprint: everything that a machine will have, computed without opening anything. It
+//! prints, compares and is golden-tested; [`crate::machine`] builds exactly what it says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::spec::ConsoleBackend;
+use arch::boot::{BootPlan, KernelFormat, Placement};
+
+use crate::config::DiskId;
+
+/// Everything that a machine will have.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// How many virtual CPUs; their APIC ids count from 0.
+    pub cpus: u8,
+    /// The guest's memory.
+    pub memory: MemoryBlueprint,
+    /// What the kernel is, for the reader.
+    pub kernel: KernelBlueprint,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Where kernel, initrd and boot structures go, and the first CPU's registers.
+    pub boot: BootPlan,
+    /// The tables' bytes.
+    pub tables: Vec<Placement>,
+    /// The devices, in the order of their creation.
+    pub devices: Vec<DeviceBlueprint>,
+    /// The host's side of the console.
+    pub console: ConsoleBackend,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Whether this host's KVM leaves work to the monitor.
+    pub assisted: bool,
+    /// How long a guest that was asked to stop may take.
+    pub stop_timeout: Duration,
+}
+
+/// The guest's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryBlueprint {
+    /// All of it.
+    pub bytes: u64,
+    /// Whether reserved 2 MiB pages back it.
+    pub hugepages: bool,
+    /// KVM's slots, by number.
+    pub slots: Vec<MemorySlot>,
+}
+
+/// One of KVM's memory slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySlot {
+    /// KVM's number for it.
+    pub slot: u32,
+    /// The guest's address of the first byte.
+    pub start: u64,
+    /// The length in bytes.
+    pub len: u64,
+}
+
+/// What the kernel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelBlueprint {
+    /// The image, or `None` for the built-in guest.
+    pub path: Option<PathBuf>,
+    /// What the image is.
+    pub format: KernelFormat,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceBlueprint {
+    /// Its name, unique in the machine.
+    pub name: String,
+    /// Which device it is.
+    pub kind: DeviceKind,
+    /// Where the guest finds it.
+    pub at: Window,
+    /// Its line (pin of the I/O APIC), where it has one.
+    pub line: Option<u32>,
+}
+
+/// Where the guest finds a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Ports.
+    Ports {
+        /// The first port.
+        start: u16,
+        /// How many.
+        len: u16,
+    },
+    /// Addresses in the hole of the guest's memory.
+    Mmio {
+        /// The first address.
+        start: u64,
+        /// How many bytes.
+        len: u64,
+    },
+}
+
+/// Which device, with what its constructor needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The first serial port.
+    Serial {
+        /// Whether it carries the console; else its output is dropped.
+        console: bool,
+    },
+    /// The keyboard controller, of which only the reset line is there.
+    I8042,
+    /// Sleep and reset registers, the power button.
+    PowerManagement,
+    /// The I/O APIC.
+    IoApic {
+        /// Its pins.
+        pins: u8,
+    },
+    /// virtio-console, which carries the console.
+    VirtioConsole,
+    /// virtio-rng.
+    VirtioRng,
+    /// virtio-blk.
+    VirtioBlock(DiskBlueprint),
+}
+
+/// The host's side of a virtio-blk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskBlueprint {
+    /// Where its bytes are.
+    pub source: DiskSource,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// The serial number that the guest reads; without one, the device's name.
+    pub id: Option<DiskId>,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskSource {
+    /// The system image of the built-in guest.
+    BuiltIn,
+    /// The user's disk number `index` (an index into [`crate::files::Files::disks`]).
+    User {
+        /// The index.
+        index: usize,
+        /// The image or block device.
+        path: PathBuf,
+    },
+}
+
+impl DeviceKind {
+    /// The largest sizes of the device's queues; empty for a device without queues.
+    #[must_use]
+    pub fn queues(&self) -> &'static [u16] {
+        match self {
+            Self::VirtioConsole => &[CONSOLE_QUEUE; 2],
+            Self::VirtioRng => &[RNG_QUEUE],
+            Self::VirtioBlock(_) => &[BLOCK_QUEUE],
+            Self::Serial { .. } | Self::I8042 | Self::PowerManagement | Self::IoApic { .. } => &[],
+        }
+    }
+}
+
+/// Largest size of virtio-console's two queues.
+pub const CONSOLE_QUEUE: u16 = 128;
+/// Largest size of virtio-rng's queue.
+pub const RNG_QUEUE: u16 = 16;
+/// Largest size of virtio-blk's queue.
+pub const BLOCK_QUEUE: u16 = 256;
+
+impl Blueprint {
+    /// The devices that sit in virtio-mmio windows, in the order of the windows.
+    pub fn virtio(&self) -> impl Iterator<Item = &DeviceBlueprint> {
+        self.devices
+            .iter()
+            .filter(|device| !device.kind.queues().is_empty())
+    }
+}

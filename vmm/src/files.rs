@@ -1,1 +1,265 @@
-//! Opens the files that a machine is made of.
+//! Opens the files that a machine is made of, without waiting (a FIFO as kernel is an error and
+//! not a hang) and with errors that name the field, the path and what to do.
+
+mod image;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::config::{Config, DiskConfig};
+
+pub use image::{Image, open_kernel, reads_acpi};
+
+/// A disk's bytes come in sectors of this size.
+const SECTOR_BYTES: u64 = 512;
+
+/// The guest that comes with Coracle.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// Its kernel, an ELF image or a bzImage.
+    pub kernel: &'static [u8],
+    /// Its system image, the bytes of its root disk.
+    pub system: &'static [u8],
+}
+
+/// The open files of a machine.
+#[derive(Debug)]
+pub struct Files {
+    /// The kernel image.
+    pub kernel: Image,
+    /// The initial RAM disk.
+    pub initrd: Option<OpenFile>,
+    /// The user's disks, in the order of [`Config::disks`].
+    pub disks: Vec<OpenFile>,
+    /// The system image of the built-in guest, where it is what starts: a sealed memory file.
+    pub system: Option<OpenFile>,
+}
+
+/// An open file or block device.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The file, at its start.
+    pub file: File,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// A file that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{field} {}: {problem}", path.display())]
+pub struct FileError {
+    /// The field that names the file.
+    pub field: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: FileProblem,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// The host refuses to open it.
+    #[error("can't be opened: {}", crate::files::reason(.0))]
+    Open(io::Error),
+    /// A disk that can be read and not written.
+    #[error("can't be opened for writing: {}", crate::files::reason(.0))]
+    ReadOnly(io::Error),
+    /// It is something else than a file.
+    #[error("is {0}, not a file")]
+    Kind(&'static str),
+    /// There is nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// A disk that ends inside a sector.
+    #[error("is {0} bytes long, which is not a multiple of 512")]
+    Ragged(u64),
+    /// It can't be read.
+    #[error("can't be read: {}", crate::files::reason(.0))]
+    Read(io::Error),
+}
+
+impl FileError {
+    /// What to do instead, as a sentence without its full stop.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let (field, path) = (self.field, self.path.display());
+        match &self.problem {
+            FileProblem::Open(error) | FileProblem::Read(error) => match error.kind() {
+                io::ErrorKind::NotFound => format!("check the path of the {field}"),
+                io::ErrorKind::PermissionDenied => {
+                    format!("give yourself the right to it, as with `chmod u+r {path}`")
+                }
+                _ => format!("check that `head -c1 {path}` works"),
+            },
+            FileProblem::ReadOnly(_) => {
+                format!("add `,ro` to the {field}, or make the file writable")
+            }
+            FileProblem::Kind(_) => format!("give the path of a file as {field}"),
+            FileProblem::Empty => format!("check that the {field} was written completely"),
+            FileProblem::Ragged(len) => {
+                let whole = len.div_ceil(SECTOR_BYTES) * SECTOR_BYTES;
+                format!(
+                    "lengthen it with `truncate -s {whole} {path}`; other formats than raw \
+                         disks must be converted"
+                )
+            }
+        }
+    }
+}
+
+/// The system's words for an error, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text.split_at(end).0.to_lowercase(),
+        None => text,
+    }
+}
+
+impl Files {
+    /// Opens all that `config` names; `built_in` is used where it names no kernel.
+    ///
+    /// # Errors
+    /// The first file that can't be used.
+    pub fn open(config: &Config, built_in: BuiltIn) -> Result<Self, FileError> {
+        let (kernel, system) = match &config.kernel {
+            Some(kernel) => {
+                let open = open_file("kernel", &kernel.path)?;
+                (Image::File(open), None)
+            }
+            None => (
+                Image::Memory(built_in.kernel),
+                Some(memory_file(built_in.system)?),
+            ),
+        };
+        let initrd = config
+            .initrd
+            .as_deref()
+            .map(|path| open_file("initrd", path))
+            .transpose()?;
+        let disks = config
+            .disks
+            .iter()
+            .map(open_disk)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            kernel,
+            initrd,
+            disks,
+            system,
+        })
+    }
+}
+
+fn open_file(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
+    let refuse = |problem| FileError {
+        field,
+        path: path.to_owned(),
+        problem,
+    };
+    let fd = open(path, OFlags::RDONLY).map_err(|e| refuse(FileProblem::Open(e.into())))?;
+    let open = measure(fd, false).map_err(refuse)?;
+    match open.len {
+        0 => Err(refuse(FileProblem::Empty)),
+        _ => Ok(open),
+    }
+}
+
+fn open_disk(disk: &DiskConfig) -> Result<OpenFile, FileError> {
+    let refuse = |problem| FileError {
+        field: "disk",
+        path: disk.path.clone(),
+        problem,
+    };
+    let access = if disk.read_only {
+        OFlags::RDONLY
+    } else {
+        OFlags::RDWR
+    };
+    let fd = match open(&disk.path, access) {
+        Ok(fd) => fd,
+        // Opened for reading it tells whether the file is there and what it is.
+        Err(error) if !disk.read_only => {
+            let fd = open(&disk.path, OFlags::RDONLY)
+                .map_err(|e| refuse(FileProblem::Open(e.into())))?;
+            measure(fd, true).map_err(&refuse)?;
+            return Err(refuse(FileProblem::ReadOnly(error.into())));
+        }
+        Err(error) => return Err(refuse(FileProblem::Open(error.into()))),
+    };
+    let open = measure(fd, true).map_err(&refuse)?;
+    if open.len == 0 {
+        return Err(refuse(FileProblem::Empty));
+    }
+    if !open.len.is_multiple_of(SECTOR_BYTES) {
+        return Err(refuse(FileProblem::Ragged(open.len)));
+    }
+    Ok(open)
+}
+
+/// Opens without waiting for a writer of a FIFO, and without making a terminal ours.
+fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// The length of a regular file (or block device, where `block` allows it).
+fn measure(fd: OwnedFd, block: bool) -> Result<OpenFile, FileProblem> {
+    let stat = rustix::fs::fstat(&fd).map_err(|e| FileProblem::Read(e.into()))?;
+    let len = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => u64::try_from(stat.st_size).unwrap_or(0),
+        FileType::BlockDevice if block => block_len(&fd)?,
+        FileType::BlockDevice => return Err(FileProblem::Kind("a block device")),
+        FileType::Directory => return Err(FileProblem::Kind("a directory")),
+        FileType::Fifo => return Err(FileProblem::Kind("a FIFO")),
+        FileType::Socket => return Err(FileProblem::Kind("a socket")),
+        FileType::CharacterDevice => return Err(FileProblem::Kind("a character device")),
+        _ => return Err(FileProblem::Kind("of an unknown kind")),
+    };
+    Ok(OpenFile {
+        file: fd.into(),
+        len,
+    })
+}
+
+/// A block device has no length of its own in `fstat`; its end has an offset.
+fn block_len(fd: &OwnedFd) -> Result<u64, FileProblem> {
+    let len = rustix::fs::seek(fd, SeekFrom::End(0)).map_err(|e| FileProblem::Read(e.into()))?;
+    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(|e| FileProblem::Read(e.into()))?;
+    Ok(len)
+}
+
+/// The built-in system image as a file that nobody can change, the guest least of all.
+fn memory_file(bytes: &'static [u8]) -> Result<OpenFile, FileError> {
+    let fill = || -> io::Result<OpenFile> {
+        let fd = rustix::fs::memfd_create(
+            "coracle-system",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
+        let mut file = File::from(fd);
+        io::Write::write_all(&mut file, bytes)?;
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
+        rustix::fs::seek(&file, SeekFrom::Start(0))?;
+        Ok(OpenFile {
+            file,
+            len: bytes.len() as u64,
+        })
+    };
+    fill().map_err(|error| FileError {
+        field: "built-in system image",
+        path: "memory".into(),
+        problem: FileProblem::Read(error),
+    })
+}

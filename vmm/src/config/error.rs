@@ -1,0 +1,158 @@
+//! Why a machine was refused: the field, its value, the reason and what to do instead.
+
+use api::spec::SizeError;
+
+use super::Size;
+
+/// A value that a machine can't have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {value}: {problem}")]
+pub struct ConfigError {
+    /// The field, in the user's words (`memory`, `disk`, …).
+    pub field: &'static str,
+    /// The value as it was given.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a value. `Display` is the reason; [`Problem::remedy`] what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Text that is no size.
+    NotASize(SizeError),
+    /// Less than a guest can do with.
+    TooSmall {
+        /// The least, in bytes.
+        least: u64,
+    },
+    /// No multiple of a page.
+    Uneven {
+        /// The page, in bytes.
+        page: u64,
+    },
+    /// More memory than there can be.
+    BeyondLimit {
+        /// The most, in bytes.
+        most: u64,
+    },
+    /// More memory than the host has.
+    BeyondHost {
+        /// What the host has, in bytes.
+        has: u64,
+    },
+    /// More reserved pages than are free.
+    FewHugepages {
+        /// Pages needed.
+        needed: u64,
+        /// Pages free.
+        free: u64,
+    },
+    /// Zero of what there must be one of.
+    None,
+    /// More of them than there can be.
+    TooMany {
+        /// The most.
+        most: u64,
+        /// Whose limit it is.
+        of: &'static str,
+    },
+    /// A byte that can't be in such a text.
+    Byte {
+        /// The byte's name with its article.
+        name: &'static str,
+    },
+    /// Longer than it can be.
+    TooLong {
+        /// The most, in words.
+        most: &'static str,
+    },
+    /// A name with characters that the guest's tools don't take.
+    BadName,
+    /// An empty text or path.
+    Empty,
+    /// The same value a second time.
+    Twice,
+}
+
+impl ConfigError {
+    pub(crate) fn new(
+        field: &'static str,
+        value: &dyn std::fmt::Display,
+        problem: Problem,
+    ) -> Self {
+        Self {
+            field,
+            value: value.to_string(),
+            problem,
+        }
+    }
+
+    /// What to do instead, as a sentence without its full stop.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        self.problem.remedy(self.field)
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotASize(why) => write!(f, "{why}"),
+            Self::TooSmall { least } => {
+                write!(
+                    f,
+                    "less than {}, the least that a guest starts in",
+                    Size(*least)
+                )
+            }
+            Self::Uneven { page } => write!(f, "not a multiple of {}", Size(*page)),
+            Self::BeyondLimit { most } => {
+                write!(
+                    f,
+                    "more than {}, the most that a guest can address",
+                    Size(*most)
+                )
+            }
+            Self::BeyondHost { has } => write!(f, "more than the {} of this host", Size(*has)),
+            Self::FewHugepages { needed, free } => write!(
+                f,
+                "needs {needed} reserved pages of 2 MiB and {free} are free on this host"
+            ),
+            Self::None => write!(f, "a machine needs at least one"),
+            Self::TooMany { most, of } => write!(f, "more than {most}, the most of {of}"),
+            Self::Byte { name } => write!(f, "contains {name}"),
+            Self::TooLong { most } => write!(f, "longer than {most}"),
+            Self::BadName => write!(
+                f,
+                "not 1 to 20 letters, digits, dots, hyphens and underscores"
+            ),
+            Self::Empty => write!(f, "is empty"),
+            Self::Twice => write!(f, "given twice"),
+        }
+    }
+}
+
+impl Problem {
+    fn remedy(&self, field: &str) -> String {
+        match self {
+            Self::NotASize(_) => {
+                format!("write {field} as a number with a unit, such as 512M or 2G")
+            }
+            Self::TooSmall { least } => format!("give {field} of at least {}", Size(*least)),
+            Self::Uneven { page } => format!("round {field} to a multiple of {}", Size(*page)),
+            Self::BeyondLimit { most } => format!("give {field} of at most {}", Size(*most)),
+            Self::BeyondHost { has } => format!("give less {field} than {}", Size(*has)),
+            Self::FewHugepages { needed, .. } => format!(
+                "reserve pages with `sysctl vm.nr_hugepages={needed}` as root, or leave hugepages out"
+            ),
+            Self::None => format!("give {field} of 1 or more"),
+            Self::TooMany { most, .. } => format!("give {field} of at most {most}"),
+            Self::Byte { name } => format!("take {name} out of {field}"),
+            Self::TooLong { most } => format!("shorten {field} to at most {most}"),
+            Self::BadName => format!("choose a {field} such as data-1"),
+            Self::Empty => format!("give {field} a value or leave it out"),
+            Self::Twice => format!("give each {field} once"),
+        }
+    }
+}

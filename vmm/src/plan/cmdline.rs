@@ -1,0 +1,117 @@
+//! The kernel's command line: Coracle's choice first, then the devices that only the command
+//! line tells of, then the user's text. The last word on a parameter wins in Linux, so the
+//! user's does; and nothing of ours comes after a `--` of the user's.
+
+use api::spec::ConsoleDevice;
+use arch::layout;
+
+use crate::blueprint::{DeviceBlueprint, DeviceKind, Window};
+use crate::config::{Config, ConfigError, Problem, excerpt};
+use crate::host::HostCaps;
+
+use super::Told;
+use super::devices::carries_console;
+
+/// For every kernel: no messages below errors, a panic and a reboot both end the machine at
+/// once and by the one register that each kernel knows, and the CPU's random numbers count.
+const ALWAYS: [&str; 4] = ["quiet", "reboot=k", "panic=-1", "random.trust_cpu=on"];
+
+/// For kernels that weren't built for this machine: there is no PCI bus to look for.
+const FOREIGN: [&str; 1] = ["pci=off"];
+
+/// For such kernels without ACPI, which would say that there is no keyboard: each of these
+/// saves a search with its time-outs.
+const FOREIGN_WITHOUT_ACPI: [&str; 3] = ["i8042.noaux", "i8042.nomux", "i8042.dumbkbd"];
+
+/// The built-in guest's root, its system image.
+const BUILT_IN_ROOT: [&str; 3] = ["root=/dev/vda", "ro", "rootfstype=erofs"];
+
+/// The whole command line.
+pub(super) fn compose(
+    config: &Config,
+    host: &HostCaps,
+    devices: &[DeviceBlueprint],
+    told: Told,
+) -> Result<String, ConfigError> {
+    let mut words: Vec<String> = Vec::new();
+    if config.default_cmdline {
+        choose(config, host, devices, told, &mut words);
+    }
+    if told.devices_by_cmdline {
+        words.extend(devices.iter().filter_map(announcement));
+    }
+    if !config.cmdline.as_str().is_empty() {
+        words.push(config.cmdline.as_str().to_owned());
+    }
+    let line = words.join(" ");
+    if line.len() > layout::CMDLINE_MAX {
+        let problem = Problem::TooLong {
+            most: "2047 bytes with what Coracle puts before it",
+        };
+        return Err(ConfigError::new(
+            "cmdline",
+            &excerpt(config.cmdline.as_str()),
+            problem,
+        ));
+    }
+    Ok(line)
+}
+
+fn choose(
+    config: &Config,
+    host: &HostCaps,
+    devices: &[DeviceBlueprint],
+    told: Told,
+    words: &mut Vec<String>,
+) {
+    words.push(match carries_console(config) {
+        ConsoleDevice::Virtio => "console=hvc0".to_owned(),
+        _ => "console=ttyS0".to_owned(),
+    });
+    let mut add = |more: &[&str]| words.extend(more.iter().map(ToString::to_string));
+    add(&ALWAYS);
+    if config.kernel.is_some() {
+        add(&FOREIGN);
+        if told.devices_by_cmdline {
+            add(&FOREIGN_WITHOUT_ACPI);
+        }
+    }
+    add(&host.kernel_arguments);
+    match config.kernel {
+        None => add(&BUILT_IN_ROOT),
+        Some(_) => add(&foreign_root(config, devices)),
+    }
+}
+
+/// The first disk is the root where there is nothing else that it could be and the user doesn't
+/// say so.
+fn foreign_root(config: &Config, devices: &[DeviceBlueprint]) -> Vec<&'static str> {
+    let user_says = config
+        .cmdline
+        .as_str()
+        .split_whitespace()
+        .any(|w| w.starts_with("root="));
+    if config.initrd.is_some() || user_says {
+        return Vec::new();
+    }
+    let first = devices.iter().find_map(|device| match &device.kind {
+        DeviceKind::VirtioBlock(disk) => Some(disk),
+        _ => None,
+    });
+    match first {
+        Some(disk) if disk.read_only => vec!["root=/dev/vda", "ro"],
+        Some(_) => vec!["root=/dev/vda", "rw"],
+        None => Vec::new(),
+    }
+}
+
+/// What tells a kernel without ACPI of a virtio device.
+fn announcement(device: &DeviceBlueprint) -> Option<String> {
+    match (device.at, device.line) {
+        (Window::Mmio { start, len }, Some(line)) => Some(format!(
+            "virtio_mmio.device={}K@{start:#x}:{line}",
+            len >> 10
+        )),
+        _ => None,
+    }
+}

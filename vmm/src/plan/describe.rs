@@ -1,0 +1,249 @@
+//! A blueprint for the reader: the wire type that `--print-plan` prints.
+
+use std::path::Path;
+
+use api::plan::{
+    ConsolePlan, DevicePlan, FileNeed, Hex, HostNeeds, InterruptPlan, KernelPlan, MachinePlan,
+    MemoryPlan, PlacementPlan, RangePlan, SlotPlan, ThreadPlan, WindowPlan,
+};
+use api::spec::ConsoleBackend;
+use arch::boot::{KernelFormat, MemoryKind, Placement, Source};
+
+use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskSource, Window};
+use crate::config::HUGE_PAGE_BYTES;
+use crate::host::KvmCaps;
+
+const BUILT_IN: &str = "built-in";
+const IO_THREAD: &str = "io-0";
+
+impl Blueprint {
+    /// The whole machine as it is printed.
+    #[must_use]
+    pub fn describe(&self) -> MachinePlan {
+        MachinePlan {
+            kernel: self.describe_kernel(),
+            cmdline: self.cmdline.clone(),
+            vcpus: self.cpus.into(),
+            memory: self.describe_memory(),
+            placements: self
+                .boot
+                .placements
+                .iter()
+                .chain(&self.tables)
+                .map(placement)
+                .collect(),
+            console: ConsolePlan {
+                backend: self.console.to_string(),
+                device: self.console_device().to_owned(),
+            },
+            tables: self
+                .tables
+                .iter()
+                .map(|table| table.name.to_owned())
+                .collect(),
+            devices: self.devices.iter().map(device).collect(),
+            interrupts: self
+                .devices
+                .iter()
+                .filter_map(|device| {
+                    Some(InterruptPlan {
+                        line: device.line?,
+                        device: device.name.clone(),
+                    })
+                })
+                .collect(),
+            threads: self.describe_threads(),
+            host: self.describe_needs(),
+            stop_timeout_ms: u64::try_from(self.stop_timeout.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The name of the device that carries the console.
+    #[must_use]
+    pub fn console_device(&self) -> &str {
+        let carries = |kind: &DeviceKind| {
+            matches!(
+                kind,
+                DeviceKind::VirtioConsole | DeviceKind::Serial { console: true }
+            )
+        };
+        self.devices
+            .iter()
+            .find(|one| carries(&one.kind))
+            .map_or("none", |one| &one.name)
+    }
+
+    fn describe_kernel(&self) -> KernelPlan {
+        KernelPlan {
+            image: self
+                .kernel
+                .path
+                .as_deref()
+                .map_or_else(|| BUILT_IN.to_owned(), show),
+            format: match self.kernel.format {
+                KernelFormat::Elf => "elf".to_owned(),
+                KernelFormat::BzImage => "bzimage".to_owned(),
+            },
+            protocol: self.boot.protocol.to_string(),
+            entry: Hex(self.boot.cpu.regs.rip),
+        }
+    }
+
+    fn describe_memory(&self) -> MemoryPlan {
+        let slots = self.memory.slots.iter();
+        MemoryPlan {
+            bytes: self.memory.bytes,
+            hugepages: self.memory.hugepages,
+            slots: slots
+                .map(|one| SlotPlan {
+                    slot: one.slot,
+                    start: Hex(one.start),
+                    bytes: one.len,
+                })
+                .collect(),
+            map: self
+                .boot
+                .memory_map
+                .iter()
+                .map(|range| RangePlan {
+                    start: Hex(range.start),
+                    bytes: range.len,
+                    kind: match range.kind {
+                        MemoryKind::Ram => "ram".to_owned(),
+                        MemoryKind::Reserved => "reserved".to_owned(),
+                    },
+                })
+                .collect(),
+        }
+    }
+
+    fn describe_threads(&self) -> Vec<ThreadPlan> {
+        let thread = |name: String, role: &str| ThreadPlan {
+            name,
+            role: role.to_owned(),
+        };
+        let mut threads = vec![thread(
+            "coracle".into(),
+            "signals, timers, the machine's life",
+        )];
+        threads.extend((0..self.cpus).map(|n| thread(format!("vcpu-{n}"), "a virtual CPU")));
+        threads.push(thread(
+            IO_THREAD.into(),
+            "the virtio devices and the console's input",
+        ));
+        threads
+    }
+
+    fn describe_needs(&self) -> HostNeeds {
+        let file = |path: &Path, access: &str| FileNeed {
+            path: show(path),
+            access: access.to_owned(),
+        };
+        let mut files = vec![file(Path::new("/dev/kvm"), "read-write")];
+        files.extend(
+            self.kernel
+                .path
+                .iter()
+                .chain(&self.initrd)
+                .map(|path| file(path, "read")),
+        );
+        for device in &self.devices {
+            if let DeviceKind::VirtioBlock(disk) = &device.kind
+                && let DiskSource::User { path, .. } = &disk.source
+            {
+                files.push(file(
+                    path,
+                    if disk.read_only { "read" } else { "read-write" },
+                ));
+            }
+        }
+        if let ConsoleBackend::File(path) = &self.console {
+            files.push(file(path, "write"));
+        }
+        let kvm = KvmCaps::stock().features();
+        let pages = self.memory.bytes / HUGE_PAGE_BYTES;
+        HostNeeds {
+            files,
+            kvm: kvm
+                .iter()
+                .filter(|one| one.required)
+                .map(|one| one.name.to_owned())
+                .collect(),
+            memory_bytes: self.memory.bytes,
+            hugepages: if self.memory.hugepages { pages } else { 0 },
+            assisted: self.assisted,
+        }
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn placement(placement: &Placement) -> PlacementPlan {
+    let source = match placement.source {
+        Source::Bytes(_) => "monitor",
+        Source::Kernel { .. } => "kernel",
+        Source::Initrd { .. } => "initrd",
+    };
+    PlacementPlan {
+        name: placement.name.to_owned(),
+        start: Hex(placement.address),
+        bytes: placement.source.len(),
+        source: source.to_owned(),
+    }
+}
+
+fn device(device: &DeviceBlueprint) -> DevicePlan {
+    let (ports, mmio) = match device.at {
+        Window::Ports { start, len } => (
+            Some(WindowPlan {
+                start: Hex(start.into()),
+                bytes: len.into(),
+            }),
+            None,
+        ),
+        Window::Mmio { start, len } => (
+            None,
+            Some(WindowPlan {
+                start: Hex(start),
+                bytes: len,
+            }),
+        ),
+    };
+    let disk = match &device.kind {
+        DeviceKind::VirtioBlock(disk) => Some(disk),
+        _ => None,
+    };
+    DevicePlan {
+        name: device.name.clone(),
+        model: model(&device.kind).to_owned(),
+        ports,
+        mmio,
+        line: device.line,
+        queues: device.kind.queues().to_vec(),
+        file: disk.map(|disk| match &disk.source {
+            DiskSource::BuiltIn => BUILT_IN.to_owned(),
+            DiskSource::User { path, .. } => show(path),
+        }),
+        read_only: disk.map(|disk| disk.read_only),
+        thread: match &device.kind {
+            DeviceKind::I8042 | DeviceKind::PowerManagement | DeviceKind::IoApic { .. } => {
+                "vcpu-*".to_owned()
+            }
+            _ => IO_THREAD.to_owned(),
+        },
+    }
+}
+
+fn model(kind: &DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Serial { .. } => "16550",
+        DeviceKind::I8042 => "i8042",
+        DeviceKind::PowerManagement => "pm",
+        DeviceKind::IoApic { .. } => "ioapic",
+        DeviceKind::VirtioConsole => "virtio-console",
+        DeviceKind::VirtioRng => "virtio-rng",
+        DeviceKind::VirtioBlock(_) => "virtio-blk",
+    }
+}

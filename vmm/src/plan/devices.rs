@@ -1,0 +1,125 @@
+//! Which devices a machine has and where: fixed places for the few old ones, the slots of
+//! `arch::layout` for virtio, in the order console, random numbers, disks.
+
+use api::spec::ConsoleDevice;
+use arch::layout;
+
+use crate::blueprint::{DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
+use crate::config::{Config, DiskConfig};
+
+/// The devices of a machine, in the order of their creation.
+pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
+    let virtio_console = carries_console(config) == ConsoleDevice::Virtio;
+    let mut devices = old_devices(!virtio_console);
+    let mut virtio = Vec::new();
+    if virtio_console {
+        virtio.push(("console".to_owned(), DeviceKind::VirtioConsole));
+    }
+    if config.rng {
+        virtio.push(("rng".to_owned(), DeviceKind::VirtioRng));
+    }
+    let system = config.kernel.is_none().then(system_disk);
+    let user = config
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(index, disk)| user_disk(index, disk));
+    for (number, disk) in system.into_iter().chain(user).enumerate() {
+        virtio.push((format!("disk{number}"), DeviceKind::VirtioBlock(disk)));
+    }
+    // `Config` holds the number of disks below the number of slots, so none is left out.
+    for (slot, (name, kind)) in virtio.into_iter().enumerate() {
+        if let Some((start, line)) = layout::virtio_slot(slot) {
+            let at = Window::Mmio {
+                start,
+                len: layout::VIRTIO_MMIO_SIZE,
+            };
+            devices.push(DeviceBlueprint {
+                name,
+                kind,
+                at,
+                line: Some(line),
+            });
+        }
+    }
+    devices
+}
+
+/// The device that carries the console, never [`ConsoleDevice::Auto`]. The serial port is the
+/// one that every kernel has a driver for, from its first message on.
+pub(super) fn carries_console(config: &Config) -> ConsoleDevice {
+    match config.console_device {
+        ConsoleDevice::Auto => ConsoleDevice::Serial,
+        chosen => chosen,
+    }
+}
+
+fn old_devices(serial_console: bool) -> Vec<DeviceBlueprint> {
+    let device = |name: &str, kind, at, line| DeviceBlueprint {
+        name: name.into(),
+        kind,
+        at,
+        line,
+    };
+    vec![
+        device(
+            "serial",
+            DeviceKind::Serial {
+                console: serial_console,
+            },
+            Window::Ports {
+                start: layout::COM1,
+                len: layout::COM1_PORTS,
+            },
+            Some(layout::COM1_LINE),
+        ),
+        device(
+            "i8042",
+            DeviceKind::I8042,
+            Window::Ports {
+                start: layout::I8042_DATA,
+                len: layout::I8042_COMMAND - layout::I8042_DATA + 1,
+            },
+            None,
+        ),
+        device(
+            "pm",
+            DeviceKind::PowerManagement,
+            Window::Ports {
+                start: layout::PM_SLEEP_CONTROL,
+                len: layout::PM_PORTS,
+            },
+            Some(layout::GED_LINE),
+        ),
+        device(
+            "ioapic",
+            DeviceKind::IoApic {
+                pins: layout::IOAPIC_PINS,
+            },
+            Window::Mmio {
+                start: layout::IOAPIC,
+                len: layout::IOAPIC_SIZE,
+            },
+            None,
+        ),
+    ]
+}
+
+fn system_disk() -> DiskBlueprint {
+    DiskBlueprint {
+        source: DiskSource::BuiltIn,
+        read_only: true,
+        id: None,
+    }
+}
+
+fn user_disk(index: usize, disk: &DiskConfig) -> DiskBlueprint {
+    DiskBlueprint {
+        source: DiskSource::User {
+            index,
+            path: disk.path.clone(),
+        },
+        read_only: disk.read_only,
+        id: disk.id.clone(),
+    }
+}
