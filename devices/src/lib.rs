@@ -13,6 +13,7 @@ pub mod legacy;
 pub mod line;
 pub mod log;
 pub mod ram;
+mod sys;
 pub mod testing;
 pub mod tty;
 pub mod virtio;

@@ -1,1 +1,72 @@
 //! Disk images: formats and the engines that read and write them.
+//!
+//! A disk moves bytes between itself and guest memory; it knows no virtio and no guest beyond
+//! the spans that it is given.
+
+use std::io;
+
+pub mod raw;
+
+pub use raw::{OpenError, RawDisk};
+
+use crate::ram::GuestRam;
+use crate::virtio::Span;
+
+/// The bytes of a sector, the unit in which guests count (virtio 1.2, 5.2).
+pub const SECTOR_BYTES: u64 = 512;
+
+/// What a disk is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Geometry {
+    /// The capacity, a multiple of [`SECTOR_BYTES`].
+    pub bytes: u64,
+    /// Whether it can only be read.
+    pub read_only: bool,
+}
+
+/// A transfer that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("after {done} bytes")]
+pub struct TransferError {
+    /// How many bytes were moved, from the front.
+    pub done: u64,
+    /// What the host said.
+    #[source]
+    pub error: io::Error,
+}
+
+/// Something to read and write sectors of. Callers stay within the geometry.
+pub trait Disk: Send {
+    /// What it is; the same all its life.
+    fn geometry(&self) -> Geometry;
+
+    /// Reads the bytes from `offset` on into all of `into`.
+    ///
+    /// # Errors
+    /// When the host cannot read them; a part of `into` may be written then.
+    fn read(&mut self, offset: u64, ram: &GuestRam, into: &[Span]) -> Result<(), TransferError>;
+
+    /// Writes all of `from` to `offset`. It lasts only after [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// When the host cannot write them; a part may be written then.
+    fn write(&mut self, offset: u64, ram: &GuestRam, from: &[Span]) -> Result<(), TransferError>;
+
+    /// Makes everything written so far last.
+    ///
+    /// # Errors
+    /// When the host cannot tell that it does.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Gives the space of a range back; what it reads as then is undefined.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] when the host cannot do that there, or its error.
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes a range read as zeroes; its space may be given back if `unmap`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] when the host cannot do that there, or its error.
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+}

@@ -53,8 +53,6 @@ pub struct StartContext {
     pub ram: GuestRam,
     /// For changes of the configuration; queues interrupt by themselves.
     pub interrupt: Interrupt,
-    /// To be called when the device's own file descriptors are ready.
-    pub watches: Watches,
 }
 
 /// A device that cannot work with what the driver set up.
@@ -93,6 +91,11 @@ pub trait VirtioDevice: Send {
 
     /// The configuration fields. vCPU threads read them while the device runs.
     fn config_space(&self) -> Arc<ConfigSpace>;
+
+    /// The device is put on a loop, once: `watches` tells it which descriptors to watch for it.
+    fn attach(&mut self, watches: Watches) {
+        drop(watches);
+    }
 
     /// The driver is ready (DRIVER_OK). Every queue is reported ready once afterwards.
     ///

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::queue::QueueSetup;
@@ -106,26 +106,80 @@ impl SlotHandle {
     }
 }
 
-/// The file descriptors that a device wants to hear of, from its `start` to its `stop`.
+/// The file descriptors that a device wants to hear of, whether a driver runs it or not.
 #[derive(Clone, Debug, Default)]
 pub struct Watches(Arc<Mutex<Vec<Watch>>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Watch {
-    fd: Arc<OwnedFd>,
+    fd: RawFd,
     token: u32,
-    known: bool,
+    wanted: bool,
+    armed: bool,
 }
 
 impl Watches {
-    /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable.
-    pub fn readable(&self, fd: Arc<OwnedFd>, token: u32) {
-        let known = false;
-        self.lock().push(Watch { fd, token, known });
+    /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable, as long
+    /// as it is [wanted](Self::want). The device keeps it open to its own end.
+    pub fn readable(&self, fd: &impl AsRawFd, token: u32) {
+        self.lock().push(Watch {
+            fd: fd.as_raw_fd(),
+            token,
+            wanted: true,
+            armed: false,
+        });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Watch>> {
+    /// Whether the device can do something now when the descriptor of `token` is readable.
+    pub fn want(&self, token: u32, wanted: bool) {
+        let mut watches = self.lock();
+        let watch = watches.iter_mut().find(|watch| watch.token == token);
+        if let Some(watch) = watch {
+            watch.wanted = wanted;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the loop watch what is wanted, and nothing else.
+    fn apply(&self, ops: &mut EventOps<'_>) {
+        let mut watches = self.lock();
+        for watch in watches.iter_mut().filter(|w| w.wanted != w.armed) {
+            let data = watch.token | DEVICE_EVENT;
+            let events = Events::with_data_raw(watch.fd, data, EventSet::IN);
+            let done = if watch.wanted {
+                ops.add(events)
+            } else {
+                ops.remove(events)
+            };
+            if let Err(error) = done {
+                log::error!("virtio: cannot change what is watched: {error}");
+            }
+            // Tried once: what epoll refuses it refuses again.
+            watch.armed = watch.wanted;
+        }
+    }
+
+    /// The tokens of all wanted descriptors that are readable now.
+    fn ready(&self) -> io::Result<Vec<u32>> {
+        let epoll = Epoll::new()?;
+        let mut count = 0;
+        for watch in self.lock().iter().filter(|watch| watch.wanted) {
+            let event = EpollEvent::new(EventSet::IN, watch.token.into());
+            epoll.ctl(ControlOperation::Add, watch.fd, event)?;
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut events = vec![EpollEvent::default(); count];
+        let ready = epoll.wait(0, &mut events)?;
+        let tokens = events.iter().take(ready);
+        Ok(tokens
+            .filter_map(|e| u32::try_from(e.data()).ok())
+            .collect())
     }
 }
 
@@ -152,7 +206,7 @@ impl fmt::Debug for DeviceSlot {
 
 impl DeviceSlot {
     pub(crate) fn new(
-        device: Box<dyn VirtioDevice>,
+        mut device: Box<dyn VirtioDevice>,
         ram: GuestRam,
         interrupt: Interrupt,
         doorbells: Vec<Doorbell>,
@@ -163,6 +217,8 @@ impl DeviceSlot {
             mailbox: sender,
             wake: Arc::clone(&wake),
         };
+        let watches = Watches::default();
+        device.attach(watches.clone());
         let slot = Self {
             device,
             ram,
@@ -170,7 +226,7 @@ impl DeviceSlot {
             doorbells,
             mailbox,
             wake,
-            watches: Watches::default(),
+            watches,
             active: false,
         };
         Ok((slot, handle))
@@ -181,26 +237,25 @@ impl DeviceSlot {
     pub fn step(&mut self) -> bool {
         let mut busy = false;
         if self.wake.read().is_ok() {
-            self.read_mailbox(None);
+            self.read_mailbox();
             busy = true;
         }
         for queue in 0..self.doorbells.len() {
             busy |= self.answer_doorbell(queue);
         }
-        let watched: Vec<Watch> = self.watches.lock().clone();
-        for watch in watched.iter().filter(|watch| is_readable(&watch.fd)) {
-            self.device.event(watch.token);
+        for token in self.watches.ready().unwrap_or_default() {
+            self.device.event(token);
             busy = true;
         }
         busy
     }
 
-    fn read_mailbox(&mut self, mut ops: Option<&mut EventOps<'_>>) {
+    fn read_mailbox(&mut self) {
         while let Ok(message) = self.mailbox.try_recv() {
             match message {
                 Message::Activate(activation) => self.activate(activation),
                 Message::Stop(done) => {
-                    self.stop(ops.as_deref_mut());
+                    self.stop();
                     let _ = done.send(());
                 }
                 Message::Sync(done) => {
@@ -229,7 +284,6 @@ impl DeviceSlot {
             queues: queues.collect(),
             ram: self.ram.clone(),
             interrupt: self.interrupt.clone(),
-            watches: self.watches.clone(),
         };
         match self.device.start(context) {
             Ok(()) => self.active = true,
@@ -241,15 +295,7 @@ impl DeviceSlot {
         }
     }
 
-    fn stop(&mut self, mut ops: Option<&mut EventOps<'_>>) {
-        for watch in self.watches.lock().drain(..).filter(|watch| watch.known) {
-            if let Some(ops) = ops.as_deref_mut() {
-                let events = Events::empty_raw(watch.fd.as_raw_fd());
-                if let Err(error) = ops.remove(events) {
-                    log::error!("virtio: cannot leave a file descriptor unwatched: {error}");
-                }
-            }
-        }
+    fn stop(&mut self) {
         self.device.stop();
         self.active = false;
         for doorbell in &self.doorbells {
@@ -275,21 +321,6 @@ impl DeviceSlot {
             doorbell.ring();
         }
     }
-
-    /// Puts what the device wants watched on the loop.
-    fn watch(&self, ops: &mut EventOps<'_>) {
-        for watch in self.watches.lock().iter_mut().filter(|watch| !watch.known) {
-            let data = watch.token | DEVICE_EVENT;
-            match ops.add(Events::with_data_raw(
-                watch.fd.as_raw_fd(),
-                data,
-                EventSet::IN,
-            )) {
-                Ok(()) => watch.known = true,
-                Err(error) => self.interrupt.need_reset(&error),
-            }
-        }
-    }
 }
 
 impl MutEventSubscriber for DeviceSlot {
@@ -305,6 +336,7 @@ impl MutEventSubscriber for DeviceSlot {
         for (doorbell, data) in self.doorbells.iter().zip(FIRST_DOORBELL..) {
             add(doorbell.as_raw_fd(), data);
         }
+        self.watches.apply(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -313,15 +345,10 @@ impl MutEventSubscriber for DeviceSlot {
             self.device.event(data & !DEVICE_EVENT);
         } else if data == MAILBOX {
             let _ = self.wake.read();
-            self.read_mailbox(Some(ops));
+            self.read_mailbox();
         } else if let Ok(queue) = usize::try_from(data.wrapping_sub(FIRST_DOORBELL)) {
             self.answer_doorbell(queue);
         }
-        self.watch(ops);
+        self.watches.apply(ops);
     }
-}
-
-fn is_readable(fd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

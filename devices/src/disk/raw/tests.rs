@@ -1,0 +1,123 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn image(dir: &Path, bytes: u64) -> PathBuf {
+    let path = dir.join("image");
+    File::create(&path).unwrap().set_len(bytes).unwrap();
+    path
+}
+
+#[test]
+fn what_is_no_disk_is_refused_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = RawDisk::open(&dir.path().join("none"), false).unwrap_err();
+    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+    for read_only in [false, true] {
+        let error = RawDisk::open(dir.path(), read_only).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                OpenError::NotADisk {
+                    found: "a directory",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let error = RawDisk::open(&fifo, true).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenError::NotADisk {
+                found: "a pipe",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = RawDisk::open(Path::new("/dev/null"), true).unwrap_err();
+    assert!(matches!(error, OpenError::NotADisk { .. }), "{error}");
+}
+
+#[test]
+fn odd_and_empty_lengths_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for bytes in [1, 511, 513, (1 << 20) + 1] {
+        let error = RawDisk::open(&image(dir.path(), bytes), true).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Length { bytes: found, .. } if found == bytes),
+            "{error}"
+        );
+    }
+    let error = RawDisk::open(&image(dir.path(), 0), true).unwrap_err();
+    assert!(matches!(error, OpenError::Empty { .. }), "{error}");
+    let disk = RawDisk::open(&image(dir.path(), 1024), true).unwrap();
+    let geometry = Geometry {
+        bytes: 1024,
+        read_only: true,
+    };
+    assert_eq!(disk.geometry(), geometry);
+}
+
+#[test]
+fn permissions_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 512);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    if OpenOptions::new().write(true).open(&path).is_ok() {
+        // Root may write everything, so there is nothing to see here.
+        return;
+    }
+    let error = RawDisk::open(&path, false).unwrap_err();
+    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    let error = RawDisk::open(&path, true).unwrap_err();
+    assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn one_writer_or_many_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 512);
+    let open = |read_only| RawDisk::open(&path, read_only);
+    let writer = open(false).unwrap();
+    assert!(matches!(open(false), Err(OpenError::Locked { .. })));
+    assert!(matches!(open(true), Err(OpenError::Locked { .. })));
+    drop(writer);
+    let readers = [open(true).unwrap(), open(true).unwrap()];
+    assert!(matches!(open(false), Err(OpenError::Locked { .. })));
+    drop(readers);
+    open(false).unwrap();
+}
+
+#[test]
+fn messages_say_what_to_do() {
+    let path = PathBuf::from("/a/disk");
+    let message = OpenError::Length {
+        path: path.clone(),
+        bytes: 700,
+    }
+    .to_string();
+    assert_eq!(
+        message,
+        "disk /a/disk: 700 bytes are not a multiple of 512; extend it with: \
+         truncate -s %512 /a/disk"
+    );
+    let message = OpenError::Locked { path }.to_string();
+    assert!(
+        message.contains("in use by another virtual machine"),
+        "{message}"
+    );
+}
