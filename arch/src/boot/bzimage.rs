@@ -146,3 +146,6 @@ fn payload_range(image: &dyn ReadAt, setup: &setup_header) -> Result<(u64, u64),
     }
     Ok((protected + offset, len))
 }
+
+#[cfg(test)]
+mod tests;

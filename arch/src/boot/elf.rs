@@ -1,7 +1,7 @@
 //! ELF64 kernels: program headers to segments, entries from `e_entry` and the PVH note.
 
 use linux_loader::elf::{
-    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, EV_CURRENT, Elf64_Ehdr,
+    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, EV_CURRENT, Elf64_Ehdr,
     Elf64_Nhdr, Elf64_Phdr, PT_LOAD, PT_NOTE,
 };
 use vm_memory::ByteValued;
@@ -46,6 +46,12 @@ pub(super) fn open(image: &dyn ReadAt) -> Result<Kernel, KernelError> {
 fn header(image: &dyn ReadAt) -> Result<Elf64_Ehdr, KernelError> {
     let mut header = Elf64_Ehdr::default();
     read::fill(image, header.as_mut_slice(), 0, "the ELF header")?;
+    if !header.e_ident.starts_with(ELFMAG) {
+        return Err(KernelError::Unknown {
+            found: "no ELF (its magic number is missing)",
+            remedy: "give the vmlinux or bzImage of an x86-64 kernel",
+        });
+    }
     let ident = |at: usize| header.e_ident.get(at).copied().unwrap_or_default();
     let checks: [(&str, u64, u64, &str); 8] = [
         (
@@ -280,3 +286,6 @@ fn split_padded(bytes: &[u8], len: u32, align: usize) -> Option<(&[u8], &[u8])> 
     let padded = len.checked_next_multiple_of(align)?;
     Some((taken, bytes.get(padded..).unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A parsed kernel: its format, segments and entries.
 
 use linux_loader::bootparam::setup_header;
-use linux_loader::elf::{ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3};
+use linux_loader::elf::ELFMAG;
 
 use super::{KernelError, ReadAt, bzimage, elf, read};
 
@@ -218,7 +218,7 @@ fn detect(image: &dyn ReadAt) -> Result<KernelFormat, KernelError> {
     if let Some(head) = probe.get_mut(..len) {
         read::fill(image, head, 0, "the magic number")?;
     }
-    if probe.starts_with(&[ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3]) {
+    if probe.starts_with(ELFMAG) {
         return Ok(KernelFormat::Elf);
     }
     if probe.ends_with(&bzimage::MAGIC) {

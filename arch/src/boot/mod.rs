@@ -11,6 +11,8 @@ mod kernel;
 mod plan;
 mod pvh;
 mod read;
+#[cfg(test)]
+mod testing;
 mod unpack;
 mod zero_page;
 

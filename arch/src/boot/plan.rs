@@ -298,3 +298,6 @@ fn bytes(name: &'static str, address: u64, bytes: Vec<u8>) -> Placement {
         source: Source::Bytes(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,10 +109,7 @@ fn decode(compression: Compression, stream: &[u8], size: u32) -> Result<Vec<u8>,
         }
         Compression::Xz => out.fill(XzReader::new_mem_limit(stream, false, WINDOW_MAX_KIB))?,
         Compression::Lz4 => lz4(stream, &mut out)?,
-        Compression::Zstd => {
-            let reader = StreamingDecoder::new_with_max_window_size(stream, WINDOW_MAX);
-            out.fill(reader.map_err(|error| fail(&error))?)?;
-        }
+        Compression::Zstd => zstd(stream, &mut out)?,
     }
     Ok(out.bytes)
 }
@@ -171,6 +168,19 @@ impl Output {
     }
 }
 
+/// Unpacks one frame of Zstandard; the decoder leaves the comparison of checksums to its user.
+fn zstd(stream: &[u8], out: &mut Output) -> Result<(), KernelError> {
+    let mut reader = StreamingDecoder::new_with_max_window_size(stream, WINDOW_MAX)
+        .map_err(|error| unusable(out.compression, error.to_string()))?;
+    out.fill(&mut reader)?;
+    let stated = reader.decoder.get_checksum_from_data();
+    let found = reader.decoder.get_calculated_checksum();
+    if stated.is_some() && stated != found {
+        return Err(unusable(out.compression, "its checksum is wrong".into()));
+    }
+    Ok(())
+}
+
 /// Unpacks LZ4's legacy frame: blocks with their packed length in front, no checksum, no end mark.
 fn lz4(stream: &[u8], out: &mut Output) -> Result<(), KernelError> {
     let mut rest = stream;
@@ -215,3 +225,6 @@ fn lz4_block(block: &[u8], out: &mut Output) -> Result<(), KernelError> {
     out.bytes.truncate(start + written);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
