@@ -1,9 +1,9 @@
 //! The few devices of a PC that a guest expects at fixed ports and addresses.
 
-mod i8042;
-mod ioapic;
-mod pm;
-mod serial;
+pub mod i8042;
+pub mod ioapic;
+pub mod pm;
+pub mod serial;
 
 pub use i8042::I8042;
 pub use ioapic::{IoApic, Msi, MsiSink};

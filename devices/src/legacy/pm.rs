@@ -1,6 +1,6 @@
 //! The power registers that the ACPI tables announce: sleep, reset and the event byte.
 //!
-//! Attach it at port 0x600, five ports long:
+//! Attach it at port 0x600, eight ports long:
 //!
 //! | offset | register | access |
 //! |---|---|---|
