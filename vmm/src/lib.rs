@@ -11,6 +11,6 @@ pub mod machine;
 pub mod plan;
 
 mod control;
-mod io_thread;
 mod memory;
+mod sys;
 mod vcpu;

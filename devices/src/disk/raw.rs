@@ -94,7 +94,14 @@ impl RawDisk {
     /// # Errors
     /// When it is not a disk, may not be used so, or is in use.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        let mut file = open(path, read_only)?;
+        Self::from_file(open(path, read_only)?, path, read_only)
+    }
+
+    /// Takes over an image that is open already; `path` is for messages.
+    ///
+    /// # Errors
+    /// When it is not a disk, or is in use.
+    pub fn from_file(mut file: File, path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (path_buf, io_error) = (
             || path.to_owned(),
             |doing, error| OpenError::Io {

@@ -1,1 +1,144 @@
-//! The control thread: lifecycle, signals, deadlines.
+//! The control thread: the one owner of a running machine's life, from the first exit to the end.
+//!
+//! It waits for vCPUs and may wait for the I/O thread; neither waits for it. It touches no guest
+//! memory and no device but the power button.
+
+mod stop;
+
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use devices::legacy::Pm;
+use devices::line::{PowerEvents, Reports};
+use devices::tty::UserRequest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::machine::Ended;
+use crate::sys::{Signals, borrow};
+use crate::vcpu::{VcpuEnd, VcpuThreads};
+use stop::{Event, Next, Stop};
+
+/// How a machine's control loop failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// poll(2) failed.
+    #[error("waiting for the machine's events failed")]
+    Wait(#[source] std::io::Error),
+    /// KVM refused to run a vCPU, or an assist failed.
+    #[error("the host cannot go on with the guest")]
+    Host(#[source] crate::kvm::RunError),
+    /// The guest did what this KVM cannot do.
+    #[error("vCPU {id} cannot go on")]
+    Guest {
+        /// The vCPU.
+        id: u8,
+        /// Why.
+        #[source]
+        why: crate::kvm::exit::Unhandled,
+    },
+}
+
+/// What the control thread listens to.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) signals: Signals,
+    pub(crate) power_events: PowerEvents,
+    /// From the console's escape keys.
+    pub(crate) requests: Reports<UserRequest>,
+    pub(crate) pm: Arc<Mutex<Pm>>,
+    pub(crate) stop_timeout: Duration,
+    /// Called on SIGWINCH: tells the guest's console its new size.
+    pub(crate) on_resize: OnResize,
+}
+
+/// A callback that has no useful debug form.
+pub(crate) struct OnResize(pub(crate) Box<dyn FnMut()>);
+
+impl std::fmt::Debug for OnResize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnResize")
+    }
+}
+
+impl Control {
+    /// Waits for the end of the machine whose vCPUs run in `threads`.
+    ///
+    /// # Errors
+    /// [`ControlError`] when the host or its KVM can't go on.
+    pub(crate) fn run(mut self, threads: &VcpuThreads) -> Result<Ended, ControlError> {
+        let mut stop = Stop::new(self.stop_timeout);
+        loop {
+            self.wait(threads, stop.deadline())?;
+            let mut events = self.collect(threads)?;
+            if stop
+                .deadline()
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
+                events.push(Event::Deadline);
+            }
+            for event in events {
+                match stop.next(event, Instant::now()) {
+                    Next::PressButton => {
+                        self.pm
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .press_power_button();
+                    }
+                    Next::End(ended) => return Ok(ended),
+                }
+            }
+        }
+    }
+
+    fn wait(&self, threads: &VcpuThreads, deadline: Option<Instant>) -> Result<(), ControlError> {
+        let fds = [
+            self.signals.as_fd(),
+            fd(&self.power_events),
+            fd(&self.requests),
+            fd(threads.ended()),
+        ];
+        let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let timeout = deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).unwrap_or(Timespec {
+                tv_sec: i64::MAX,
+                tv_nsec: 0,
+            })
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(cause) => Err(ControlError::Wait(cause.into())),
+        }
+    }
+
+    /// Everything that happened, the guest's own ends first: they win over a stop signal.
+    fn collect(&mut self, threads: &VcpuThreads) -> Result<Vec<Event>, ControlError> {
+        let mut events = Vec::new();
+        while let Some(event) = self.power_events.take() {
+            events.push(Event::Power(event));
+        }
+        while let Some(end) = threads.next_end() {
+            match end {
+                VcpuEnd::TripleFault => events.push(Event::TripleFault),
+                VcpuEnd::Fatal { id, why } => return Err(ControlError::Guest { id, why }),
+                VcpuEnd::Host(cause) => return Err(ControlError::Host(cause)),
+            }
+        }
+        while let Some(request) = self.requests.take() {
+            events.push(Event::Request(request));
+        }
+        while let Some(signal) = self.signals.next() {
+            if signal == libc::SIGWINCH {
+                (self.on_resize.0)();
+            } else {
+                events.push(Event::StopSignal);
+            }
+        }
+        Ok(events)
+    }
+}
+
+fn fd(object: &impl AsRawFd) -> BorrowedFd<'_> {
+    borrow(object)
+}

@@ -1,1 +1,122 @@
-//! Builds and runs one machine.
+//! One machine: built from its blueprint, run to its end.
+//!
+//! [`build`] turns addresses into descriptors and threads, [`catalog`] is the one match from a
+//! device of the blueprint to its constructor, `control` owns what then runs.
+
+mod build;
+mod catalog;
+mod console;
+
+pub use crate::control::ControlError;
+pub use crate::memory::{KernelBytes, MemoryError};
+pub use console::open_console;
+
+use std::fs::File;
+
+use devices::GuestRam;
+use devices::tty::Terminal;
+
+use crate::blueprint::Blueprint;
+use crate::files::OpenFile;
+use crate::kvm::assist::{AssistError, Needs};
+use crate::kvm::{Kvm, KvmError};
+
+/// Everything that a machine is made of, opened.
+#[derive(Debug)]
+pub struct Setup {
+    /// The host's KVM.
+    pub kvm: Kvm,
+    /// What that KVM leaves undone.
+    pub needs: Needs,
+    /// What to build.
+    pub blueprint: Blueprint,
+    /// Where the kernel's bytes come from.
+    pub kernel: KernelBytes,
+    /// The initrd.
+    pub initrd: Option<File>,
+    /// The user's disks, in the order of the blueprint.
+    pub disks: Vec<OpenFile>,
+    /// The built-in guest's system image.
+    pub system: Option<OpenFile>,
+    /// The console's host side.
+    pub terminal: Terminal,
+}
+
+/// How a guest came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It switched the machine off.
+    PowerOff,
+    /// It reset the machine.
+    Reset(ResetCause),
+    /// It was ended from outside: the deadline of a stop, a second signal, the quit key.
+    Killed,
+}
+
+/// Why a guest reset its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetCause {
+    /// A reboot: through the i8042, the reset register or ACPI.
+    Asked,
+    /// Its kernel panicked.
+    Panic,
+    /// Its CPU shut down for want of a handler: a triple fault.
+    TripleFault,
+}
+
+/// What the host refused while a machine was built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A KVM ioctl.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The assists of a weak host.
+    #[error(transparent)]
+    Assist(#[from] AssistError),
+    /// A disk that another machine writes, or that can't be used.
+    #[error(transparent)]
+    Disk(#[from] devices::disk::OpenError),
+    /// Descriptors or threads.
+    #[error("{attempt} failed")]
+    Host {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The host's reason.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The I/O thread.
+    #[error("the I/O thread failed")]
+    Loop(#[from] devices::event::LoopError),
+    /// The running machine.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Builds a machine and runs it to its end.
+///
+/// # Errors
+/// [`MachineError`] says what the host refused; nothing is left behind then.
+pub fn run(setup: Setup) -> Result<Ended, MachineError> {
+    let running = build::start(setup)?;
+    let ram = running.ram.clone();
+    let ended = running.run()?;
+    Ok(match ended {
+        Ended::Reset(ResetCause::Asked) if panicked(&ram) => Ended::Reset(ResetCause::Panic),
+        other => other,
+    })
+}
+
+/// Guest-physical address of the reset flag in the BIOS data area. Linux writes it at each reset.
+const RESET_FLAG: u64 = 0x472;
+
+/// The flag's value for a warm boot, which the default command line reserves for panics.
+const WARM_BOOT: u16 = 0x1234;
+
+fn panicked(ram: &GuestRam) -> bool {
+    ram.read::<u16>(RESET_FLAG)
+        .is_ok_and(|flag| flag == WARM_BOOT)
+}

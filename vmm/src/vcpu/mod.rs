@@ -1,1 +1,7 @@
-//! vCPU threads.
+//! vCPU threads: each runs one vCPU and dispatches its exits to the buses.
+
+mod dispatch;
+mod thread;
+
+pub(crate) use dispatch::Buses;
+pub(crate) use thread::{VcpuEnd, VcpuThreads};

@@ -1,5 +1,6 @@
 //! Finds out whether this host's KVM is the weak kind: CPUID, and tiny guests when asked.
 
+use arch::cpuid::Hide;
 use kvm_ioctls::Kvm;
 
 use super::AssistError;
@@ -57,6 +58,15 @@ impl Needs {
     /// Whether anything has to be completed.
     pub const fn any(&self) -> bool {
         self.emulated_kernel
+    }
+
+    /// What the guest's CPUID must not show.
+    pub const fn hide(&self) -> Hide {
+        if self.emulated_kernel {
+            Hide::emulated_kernel()
+        } else {
+            Hide::none()
+        }
     }
 
     /// What the guest kernel's command line needs so that it does not use what CPUID cannot

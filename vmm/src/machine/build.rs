@@ -1,0 +1,237 @@
+//! From a blueprint to a running machine: KVM's objects, memory, devices, vCPUs, threads.
+
+use std::sync::{Arc, Mutex};
+
+use arch::cpuid::{CpuidPolicy, guest_leaves};
+use arch::layout;
+use devices::GuestRam;
+use devices::bus::BusBuilder;
+use devices::event::{Loop, LoopThread, Remote};
+use devices::legacy::Pm;
+use devices::line::{PowerEvents, Reports, power_line, report_line};
+use devices::tty::{Terminal, UserRequest};
+use devices::virtio::{DeviceCommand, SlotHandle};
+
+use super::catalog::{BellAt, Built, Catalog, host};
+use super::{Ended, MachineError, Setup};
+use crate::blueprint::Blueprint;
+use crate::control::{Control, OnResize};
+use crate::kvm::assist::Needs;
+use crate::kvm::{Kvm, Vcpu, Vm};
+use crate::memory;
+use crate::sys::Signals;
+use crate::vcpu::{Buses, VcpuThreads};
+
+/// Signals that ask for the machine's end.
+const STOP_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+
+/// A machine whose vCPUs run.
+///
+/// The order of the fields is the order of their end: no vCPU outlives a device's thread.
+pub(super) struct Running {
+    pub(super) ram: GuestRam,
+    vcpus: VcpuThreads,
+    io: IoThread,
+    control: Control,
+    _terminal: Arc<Mutex<Terminal>>,
+}
+
+impl Running {
+    /// Waits for the machine's end and takes it apart.
+    pub(super) fn run(self) -> Result<Ended, MachineError> {
+        let ended = self.control.run(&self.vcpus);
+        // vCPUs first: they may wait for the I/O thread, which waits for nobody.
+        drop(self.vcpus);
+        self.io.stop()?;
+        Ok(ended?)
+    }
+}
+
+struct IoThread {
+    remote: Remote,
+    thread: LoopThread,
+}
+
+impl IoThread {
+    fn stop(self) -> Result<(), MachineError> {
+        self.remote.stop();
+        match self.thread.join() {
+            Ok(result) => Ok(result?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Builds everything and lets the vCPUs go.
+pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
+    let Setup {
+        kvm,
+        needs,
+        blueprint,
+        mut kernel,
+        initrd,
+        disks,
+        system,
+        mut terminal,
+    } = setup;
+    // Before any other thread exists, so that all of them inherit the mask.
+    let signals = Signals::take_over(&[STOP_SIGNALS.as_slice(), &[libc::SIGWINCH]].concat())
+        .map_err(host("taking over signals"))?;
+    let mut vm = create_vm(&kvm, &needs)?;
+    let ranges: Vec<_> = blueprint
+        .memory
+        .slots
+        .iter()
+        .map(|slot| (slot.start, slot.len))
+        .collect();
+    let ram = memory::map(&ranges, blueprint.memory.hugepages)?;
+    memory::fill(
+        &ram,
+        &blueprint.boot.placements,
+        &mut kernel,
+        initrd.as_ref(),
+    )?;
+    memory::fill(&ram, &blueprint.tables, &mut kernel, None)?;
+    // Its bytes are in guest memory now; an unpacked payload is tens of megabytes.
+    drop(kernel);
+    vm.map_ram(&ram)?;
+
+    let (power, power_events) = power_line().map_err(host("creating the power line"))?;
+    let (requester, requests) = report_line().map_err(host("creating the console's requests"))?;
+    let mut io = Loop::new()?;
+    let mut catalog = Catalog {
+        vm: &vm,
+        ram: &ram,
+        ports: BusBuilder::new("port"),
+        mmio: BusBuilder::new("mmio"),
+        io: &mut io,
+        terminal: &mut terminal,
+        requests: requester,
+        power,
+        disks: disks.into_iter().map(Some).collect(),
+        system,
+        built: Built::default(),
+    };
+    catalog.build(&blueprint)?;
+    let Catalog {
+        ports, mmio, built, ..
+    } = catalog;
+    let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
+    let buses = Arc::new(Buses {
+        ports: ports.freeze(),
+        mmio: mmio.freeze(),
+        ioapic: built
+            .ioapic
+            .expect("invariant: every blueprint has an IOAPIC"),
+    });
+    let pm = built
+        .pm
+        .expect("invariant: every blueprint has the power registers");
+    let (remote, thread) = io.spawn("io-0")?;
+    let io = IoThread { remote, thread };
+    let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
+    bind_doorbells(&vm, &built.bells);
+    let terminal = Arc::new(Mutex::new(terminal));
+    let sources = Sources {
+        signals,
+        power_events,
+        requests,
+        pm,
+    };
+    let control = control(&blueprint, sources, built.console, &terminal);
+    Ok(Running {
+        ram,
+        vcpus,
+        io,
+        control,
+        _terminal: terminal,
+    })
+}
+
+fn create_vm(kvm: &Kvm, needs: &Needs) -> Result<Vm, MachineError> {
+    let vm = kvm.create_vm()?;
+    vm.reserve_kvm_pages()?;
+    vm.enable_split_irqchip(layout::IOAPIC_PINS.into())?;
+    vm.prepare_assists(needs)?;
+    Ok(vm)
+}
+
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &Vm,
+    blueprint: &Blueprint,
+    needs: &Needs,
+) -> Result<Vec<Vcpu>, MachineError> {
+    let host = kvm.supported_cpuid()?;
+    let msrs = arch::msr::boot_msrs();
+    (0..blueprint.cpus)
+        .map(|id| {
+            let vcpu = vm.create_vcpu(id, needs)?;
+            let policy = CpuidPolicy {
+                vcpu: id.into(),
+                cpus: blueprint.cpus.into(),
+                hide: needs.hide(),
+                tsc_deadline: true,
+            };
+            vcpu.set_cpuid(&guest_leaves(&host, &policy))?;
+            vcpu.set_msrs(&msrs)?;
+            // The others wait for the boot CPU's start-up message, in KVM.
+            if id == 0 {
+                vcpu.set_start(&blueprint.boot.cpu)?;
+            }
+            Ok(vcpu)
+        })
+        .collect()
+}
+
+/// Lets KVM ring the doorbells. The guest runs already: a notification that comes before is an
+/// exit that the transport answers, and each binding may cost KVM a grace period.
+fn bind_doorbells(vm: &Vm, bells: &[BellAt]) {
+    for BellAt {
+        bell,
+        address,
+        queue,
+    } in bells
+    {
+        if let Err(cause) = vm.bind_doorbell(bell, *address, *queue) {
+            log::warn!("{cause}: this doorbell costs an exit each time");
+        }
+    }
+}
+
+struct Sources {
+    signals: Signals,
+    power_events: PowerEvents,
+    requests: Reports<UserRequest>,
+    pm: Arc<Mutex<Pm>>,
+}
+
+fn control(
+    blueprint: &Blueprint,
+    sources: Sources,
+    console: Option<SlotHandle>,
+    terminal: &Arc<Mutex<Terminal>>,
+) -> Control {
+    let terminal = Arc::clone(terminal);
+    let resize = move || {
+        let terminal = terminal
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((console, size)) = console.as_ref().zip(terminal.window_size()) {
+            let size = DeviceCommand::Resize {
+                columns: size.columns,
+                rows: size.rows,
+            };
+            // The loop is gone only when the machine is at its end.
+            let _ = console.send(size);
+        }
+    };
+    Control {
+        signals: sources.signals,
+        power_events: sources.power_events,
+        requests: sources.requests,
+        pm: sources.pm,
+        stop_timeout: blueprint.stop_timeout,
+        on_resize: OnResize(Box::new(resize)),
+    }
+}

@@ -1,0 +1,203 @@
+//! The one match from a device of the blueprint to its constructor.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use devices::bus::{AddressRange, BusBuilder, BusDevice};
+use devices::disk::RawDisk;
+use devices::event::Loop;
+use devices::legacy::I8042;
+use devices::legacy::Pm;
+use devices::legacy::{IoApic, Msi};
+use devices::legacy::{Serial, SerialInput};
+use devices::line::Reporter;
+use devices::tty::{Terminal, UserRequest};
+use devices::virtio::blk::Block;
+use devices::virtio::console::{Console, ConsoleSource};
+use devices::virtio::rng::Rng;
+use devices::virtio::transport::mmio::QUEUE_NOTIFY;
+use devices::virtio::{SlotHandle, VirtioDevice, connect};
+use devices::{Doorbell, GuestRam, IrqLine, PowerLine};
+
+use super::MachineError;
+use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
+use crate::files::OpenFile;
+use crate::kvm::{Routes, Vm};
+
+/// A doorbell that KVM could ring by itself, and where the driver writes.
+#[derive(Debug)]
+pub(super) struct BellAt {
+    pub(super) bell: Doorbell,
+    pub(super) address: u64,
+    pub(super) queue: u32,
+}
+
+/// What the devices are built with, and what is left when all are.
+pub(super) struct Catalog<'a> {
+    pub(super) vm: &'a Vm,
+    pub(super) ram: &'a GuestRam,
+    pub(super) ports: BusBuilder,
+    pub(super) mmio: BusBuilder,
+    pub(super) io: &'a mut Loop,
+    pub(super) terminal: &'a mut Terminal,
+    pub(super) requests: Reporter<UserRequest>,
+    pub(super) power: PowerLine,
+    pub(super) disks: Vec<Option<OpenFile>>,
+    pub(super) system: Option<OpenFile>,
+    pub(super) built: Built,
+}
+
+/// The devices that others must reach.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) ioapic: Option<Arc<Mutex<IoApic>>>,
+    pub(super) pm: Option<Arc<Mutex<Pm>>>,
+    pub(super) console: Option<SlotHandle>,
+    pub(super) bells: Vec<BellAt>,
+}
+
+impl Catalog<'_> {
+    /// Builds every device of the blueprint, in its order.
+    pub(super) fn build(&mut self, blueprint: &Blueprint) -> Result<(), MachineError> {
+        blueprint
+            .devices
+            .iter()
+            .try_for_each(|device| self.add(device))
+    }
+
+    fn add(&mut self, device: &DeviceBlueprint) -> Result<(), MachineError> {
+        match &device.kind {
+            DeviceKind::Serial { console } => self.serial(device, *console),
+            DeviceKind::I8042 => {
+                let i8042 = I8042::new(self.power.clone());
+                self.attach("i8042", device.at, Arc::new(Mutex::new(i8042)));
+                Ok(())
+            }
+            DeviceKind::PowerManagement => {
+                let pm = Arc::new(Mutex::new(Pm::new(self.line(device)?, self.power.clone())));
+                self.built.pm = Some(Arc::clone(&pm));
+                self.attach("pm", device.at, pm);
+                Ok(())
+            }
+            DeviceKind::IoApic { pins } => {
+                let ioapic = Arc::new(Mutex::new(self.ioapic(*pins)));
+                self.built.ioapic = Some(Arc::clone(&ioapic));
+                self.attach("ioapic", device.at, ioapic);
+                Ok(())
+            }
+            DeviceKind::VirtioConsole => self.console(device),
+            DeviceKind::VirtioRng => self.virtio("rng", device, Box::new(Rng::new())).map(drop),
+            DeviceKind::VirtioBlock(disk) => {
+                let block = self.block(disk)?;
+                self.virtio("block", device, Box::new(block)).map(drop)
+            }
+        }
+    }
+
+    fn serial(&mut self, device: &DeviceBlueprint, console: bool) -> Result<(), MachineError> {
+        let line = self.line(device)?;
+        let out = Box::new(self.terminal.output());
+        let serial = Serial::new(line, out).map_err(host("creating the serial port"))?;
+        let serial = Arc::new(Mutex::new(serial));
+        if console && let Some(input) = self.terminal.take_input(self.requests.clone()) {
+            let input = SerialInput::new(input, Arc::clone(&serial))
+                .map_err(host("connecting the console's input"))?;
+            self.io.add(Box::new(input));
+        }
+        self.attach("serial", device.at, serial);
+        Ok(())
+    }
+
+    fn ioapic(&self, pins: u8) -> IoApic {
+        let mut routes = Routes::new(self.vm.clone(), pins.into());
+        let route = move |pin: u32, message: Option<Msi>| {
+            // The guest's line stays dead then, as with broken hardware; the host's log tells.
+            if let Err(cause) = routes.set(pin, message) {
+                log::error!(
+                    "{cause}: {}",
+                    std::error::Error::source(&cause).map_or_else(String::new, ToString::to_string)
+                );
+            }
+        };
+        IoApic::new(pins, Box::new(route))
+    }
+
+    fn console(&mut self, device: &DeviceBlueprint) -> Result<(), MachineError> {
+        let input = self.terminal.take_input(self.requests.clone());
+        let input = input.map(|input| Box::new(input) as Box<dyn ConsoleSource>);
+        let size = self
+            .terminal
+            .window_size()
+            .map_or((0, 0), |size| (size.columns, size.rows));
+        let console = Console::new(Box::new(self.terminal.output()), input, size);
+        let handle = self.virtio("console", device, Box::new(console))?;
+        self.built.console = Some(handle);
+        Ok(())
+    }
+
+    fn block(&mut self, disk: &DiskBlueprint) -> Result<Block, MachineError> {
+        let (open, path) = match &disk.source {
+            DiskSource::BuiltIn => (self.system.take(), Path::new("built-in")),
+            DiskSource::User { index, path } => (
+                self.disks.get_mut(*index).and_then(Option::take),
+                path.as_path(),
+            ),
+        };
+        let open = open.expect("invariant: the blueprint was made from the opened files");
+        let raw = RawDisk::from_file(open.file, path, disk.read_only)?;
+        Ok(Block::new(
+            Box::new(raw),
+            disk.id.as_ref().map_or("", |id| id.as_str()),
+        ))
+    }
+
+    fn virtio(
+        &mut self,
+        name: &'static str,
+        device: &DeviceBlueprint,
+        model: Box<dyn VirtioDevice>,
+    ) -> Result<SlotHandle, MachineError> {
+        let line = self.line(device)?;
+        let connected = connect(device.name.clone(), model, self.ram.clone(), line)
+            .map_err(host("creating a virtio device's descriptors"))?;
+        if let Window::Mmio { start, .. } = device.at {
+            let bells = (0..).zip(connected.doorbells);
+            self.built.bells.extend(bells.map(|(queue, bell)| BellAt {
+                bell,
+                address: start + QUEUE_NOTIFY,
+                queue,
+            }));
+        }
+        self.io.add(Box::new(connected.slot));
+        self.attach(name, device.at, Arc::new(Mutex::new(connected.transport)));
+        Ok(connected.handle)
+    }
+
+    /// A new interrupt line, bound to the device's GSI.
+    fn line(&self, device: &DeviceBlueprint) -> Result<IrqLine, MachineError> {
+        let line = IrqLine::new().map_err(host("creating an interrupt line"))?;
+        if let Some(gsi) = device.line {
+            self.vm.bind_line(&line, gsi)?;
+        }
+        Ok(line)
+    }
+
+    fn attach(&mut self, name: &'static str, at: Window, device: Arc<Mutex<dyn BusDevice>>) {
+        let (bus, range) = match at {
+            Window::Ports { start, len } => {
+                let range = AddressRange {
+                    start: start.into(),
+                    len: len.into(),
+                };
+                (&mut self.ports, range)
+            }
+            Window::Mmio { start, len } => (&mut self.mmio, AddressRange { start, len }),
+        };
+        bus.attach(name, range, device)
+            .expect("invariant: a blueprint's windows don't overlap");
+    }
+}
+
+pub(super) fn host(attempt: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
+    move |cause| MachineError::Host { attempt, cause }
+}
