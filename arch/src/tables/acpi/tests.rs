@@ -1,0 +1,181 @@
+//! The tables as a kernel walks them, and their exact bytes.
+
+use std::fmt::Write;
+
+use super::*;
+use crate::tables::{MPTABLE, VirtioMmio, checksum};
+
+fn platform(cpus: u8, windows: usize) -> Platform {
+    let virtio = (0..windows).map(|slot| {
+        let (address, line) = layout::virtio_slot(slot).unwrap();
+        VirtioMmio {
+            address,
+            size: layout::VIRTIO_MMIO_SIZE,
+            line,
+        }
+    });
+    Platform {
+        cpus,
+        ram: vec![(0, 128 << 20)],
+        virtio: virtio.collect(),
+        serial: true,
+    }
+}
+
+fn bytes(platform: &Platform) -> Vec<u8> {
+    let AcpiTables { placement, rsdp } = acpi(platform);
+    assert_eq!((placement.address, rsdp), (layout::ACPI, layout::ACPI));
+    let Source::Bytes(bytes) = placement.source else {
+        panic!("not bytes")
+    };
+    bytes
+}
+
+fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+    bytes[at..at + len]
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The table at a guest-physical address, its sum checked.
+fn table(bytes: &[u8], at: u64, signature: &[u8; 4]) -> Vec<u8> {
+    let at = usize::try_from(at - layout::ACPI).unwrap();
+    assert_eq!(&bytes[at..at + 4], signature);
+    let len = usize::try_from(number(bytes, at + 4, 4)).unwrap();
+    let table = &bytes[at..at + len];
+    assert_eq!(
+        checksum(table),
+        0,
+        "the sum of {}",
+        String::from_utf8_lossy(signature)
+    );
+    table.to_vec()
+}
+
+/// RSDP to DSDT: returns DSDT, FADT and MADT.
+fn walk(bytes: &[u8]) -> [Vec<u8>; 3] {
+    assert_eq!(&bytes[..8], b"RSD PTR ");
+    assert_eq!(checksum(&bytes[..20]), 0);
+    assert_eq!(checksum(&bytes[..36]), 0);
+    assert_eq!(bytes[15], 2);
+    let xsdt = table(bytes, number(bytes, 24, 8), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 2 * 8);
+    let fadt = table(bytes, number(&xsdt, 36, 8), b"FACP");
+    let madt = table(bytes, number(&xsdt, 44, 8), b"APIC");
+    let dsdt = table(bytes, number(&fadt, 140, 8), b"DSDT");
+    [dsdt, fadt, madt]
+}
+
+#[test]
+fn the_fadt_describes_reduced_hardware() {
+    let [_, fadt, _] = walk(&bytes(&platform(1, 1)));
+    assert_eq!((fadt.len(), fadt[8]), (276, 6));
+    let flags = number(&fadt, 112, 4);
+    assert_eq!(flags, 1 << 20 | 1 << 12 | 1 << 10 | 1 << 5 | 1 << 4 | 1);
+    assert_eq!(number(&fadt, 109, 2), 0x24, "no VGA, no CMOS clock");
+    let register = |port: u16| {
+        let [low, high] = port.to_le_bytes();
+        [1, 8, 0, 1, low, high, 0, 0, 0, 0, 0, 0]
+    };
+    assert_eq!(fadt[116..128], register(0x602));
+    assert_eq!(fadt[128], 1);
+    assert_eq!(fadt[244..256], register(0x600));
+    assert_eq!(fadt[256..268], register(0x601));
+}
+
+#[test]
+fn the_madt_lists_every_vcpu_and_the_ioapic() {
+    for cpus in [1, 2, 64] {
+        let [_, _, madt] = walk(&bytes(&platform(cpus, 0)));
+        assert_eq!(number(&madt, 36, 8), 0xfee0_0000, "address, and no 8259");
+        let (lapics, ioapic) = madt[44..].split_at(usize::from(cpus) * 8);
+        let ids = lapics.chunks(8).map(|lapic| {
+            assert_eq!((lapic[0], lapic[1], number(lapic, 4, 4)), (0, 8, 1));
+            (lapic[2], lapic[3])
+        });
+        assert!(ids.eq((0..cpus).map(|cpu| (cpu, cpu))));
+        assert_eq!(ioapic, [1, 12, IOAPIC_ID, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
+    }
+}
+
+fn count(haystack: &[u8], needle: &[u8]) -> usize {
+    haystack
+        .windows(needle.len())
+        .filter(|window| *window == needle)
+        .count()
+}
+
+#[test]
+fn the_dsdt_has_a_node_for_each_device() {
+    let [dsdt, ..] = walk(&bytes(&platform(1, 16)));
+    assert_eq!(count(&dsdt, b"LNRO0005"), 16);
+    for slot in 0..16 {
+        let (address, line) = layout::virtio_slot(slot).unwrap();
+        let mut window = vec![0x86, 9, 0, 1];
+        window.extend(u32::try_from(address).unwrap().to_le_bytes());
+        window.extend(0x1000_u32.to_le_bytes());
+        window.extend([0x89, 6, 0, 3, 1]);
+        window.extend(line.to_le_bytes());
+        assert_eq!(count(&dsdt, &window), 1, "slot {slot}: window and line");
+        assert_eq!(count(&dsdt, format!("VI{slot:02}").as_bytes()), 1);
+    }
+    assert_eq!(count(&dsdt, b"ACPI0013"), 1);
+    assert_eq!(count(&dsdt, b"COM1"), 1);
+    let silent = Platform {
+        serial: false,
+        ..platform(1, 0)
+    };
+    let [dsdt, ..] = walk(&bytes(&silent));
+    assert_eq!((count(&dsdt, b"COM1"), count(&dsdt, b"LNRO0005")), (0, 0));
+    assert_eq!(count(&dsdt, b"PWRB"), 2, "the device and its notification");
+}
+
+#[test]
+fn a_window_above_4_gib_is_named_in_full() {
+    let far = VirtioMmio {
+        address: 0x12_3456_7000,
+        size: 0x1000,
+        line: 5,
+    };
+    let platform = Platform {
+        virtio: vec![far],
+        ..platform(1, 0)
+    };
+    let [dsdt, ..] = walk(&bytes(&platform));
+    let mut range = 0x12_3456_7000_u64.to_le_bytes().to_vec();
+    range.extend(0x12_3456_7fff_u64.to_le_bytes());
+    assert_eq!(count(&dsdt, &range), 1);
+}
+
+#[test]
+fn the_largest_platform_leaves_room_for_the_mp_table() {
+    let len = u64::try_from(bytes(&platform(64, 16)).len()).unwrap();
+    assert!(layout::ACPI + len <= MPTABLE, "{len} bytes");
+}
+
+/// The tables of two vCPUs and two windows, byte by byte. When a change is meant, put what the
+/// failure prints into the file, after `iasl -d` has read it without complaint.
+#[test]
+fn the_bytes_are_the_reviewed_ones() {
+    let mut dump = String::new();
+    for line in bytes(&platform(2, 2)).chunks(16) {
+        let words: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(dump, "{}", words.join(" ")).unwrap();
+    }
+    assert!(
+        dump == include_str!("golden.hex"),
+        "the tables are now:\n{dump}"
+    );
+}
+
+/// Writes the tables into the folder that `ACPI_DUMP` names, for `iasl -d`.
+#[test]
+#[ignore = "a tool for people"]
+fn dump_for_iasl() {
+    let folder = std::path::PathBuf::from(std::env::var_os("ACPI_DUMP").unwrap());
+    let [dsdt, fadt, madt] = walk(&bytes(&platform(64, 16)));
+    std::fs::write(folder.join("dsdt.aml"), dsdt).unwrap();
+    std::fs::write(folder.join("facp.aml"), fadt).unwrap();
+    std::fs::write(folder.join("apic.aml"), madt).unwrap();
+}
