@@ -26,15 +26,19 @@ const EDGES: &[(&str, &[&str])] = &[
     ("coracle-proto", &[]),
     ("devices", &[]),
     ("harness", &[]),
+    ("lab", &[]),
     ("oci", &[]),
     ("usernet", &[]),
     ("vmm", &["api", "arch", "devices"]),
-    ("xtask", &[]),
+    ("xtask", &["harness", "lab"]),
 ];
 
 /// Packages of others that only some of our crates may name.
 const RESERVED: &[(&str, &[&str])] = &[
-    ("anyhow", &["boot-tests", "coracle", "harness", "xtask"]),
+    (
+        "anyhow",
+        &["boot-tests", "coracle", "harness", "lab", "xtask"],
+    ),
     ("clap", &["coracle", "xtask"]),
     ("kvm-bindings", &["vmm"]),
     ("kvm-ioctls", &["vmm"]),

@@ -6,6 +6,7 @@ mod check;
 mod deps;
 mod fuzz;
 mod kernel;
+mod lab;
 mod repo;
 mod steps;
 mod tidy;
@@ -31,6 +32,12 @@ enum Task {
     Tidy,
     /// Which crate may depend on which
     Deps,
+    /// Boot guests on stock KVM inside an emulator
+    Lab {
+        /// Only cases whose name contains this
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// Run one fuzz target of tests/fuzz for a number of seconds (needs the nightly toolchain)
     Fuzz {
         /// A target of tests/fuzz, or `list`
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         Task::Test => check::test(),
         Task::Tidy => tidy::run(),
         Task::Deps => deps::run(),
+        Task::Lab { filter } => lab::run(&filter),
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::Kernel { arguments } => kernel::run(&arguments),
     };

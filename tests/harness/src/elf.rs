@@ -88,8 +88,9 @@ impl Elf {
             return Vec::new();
         };
         let mut note = Vec::new();
+        // Size of the name, size of the value, XEN_ELFNOTE_PHYS32_ENTRY.
         for word in [4u32, 8, 18] {
-            note.extend(word.to_le_bytes()); // size of the name, of the value, XEN_ELFNOTE_PHYS32_ENTRY
+            note.extend(word.to_le_bytes());
         }
         note.extend(b"Xen\0");
         note.extend(entry.to_le_bytes());

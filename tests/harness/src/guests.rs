@@ -136,8 +136,11 @@ pub fn virtio_probe() -> Vec<u8> {
     image(reset(code.add_edi(VIRTIO_STRIDE - 8).repeat(again)))
 }
 
+/// Makes a guest's image.
+pub type MakeImage = fn() -> Vec<u8>;
+
 /// Every test guest by name, for people who want to try one by hand.
-pub const ALL: &[(&str, fn() -> Vec<u8>)] = &[
+pub const ALL: &[(&str, MakeImage)] = &[
     ("hello-reset", hello_reset),
     ("acpi-poweroff", acpi_poweroff),
     ("acpi-reset", acpi_reset),

@@ -76,7 +76,7 @@ impl Source {
         if text == "unsafe" {
             self.unsafe_count += 1;
         }
-        if text.starts_with("kvm_") || text.starts_with("KVM_") {
+        if text.starts_with("kvm_") {
             self.names_of_kvm.push((ident.span().start().line, text));
         }
     }

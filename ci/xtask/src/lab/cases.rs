@@ -1,0 +1,149 @@
+//! The table of what runs in the lab: kernels, numbers of vCPUs, sizes of memory, and every way
+//! that a guest can end. Exit codes are those of `coracle boot --help`.
+
+use lab::script::{Case, Step};
+
+const POWERED_OFF: i32 = 0;
+const REBOOTED: i32 = 3;
+const TRIPLE_FAULT: i32 = 4;
+const PANICKED: i32 = 5;
+
+/// Ways to end: name, what the guest is told, more kernel arguments, the exit code that is right.
+const ENDS: &[(&str, &str, &str, i32)] = &[
+    ("reboot", "reboot", "", REBOOTED),
+    ("poweroff", "poweroff", "", POWERED_OFF),
+    ("power-button", "button", "", POWERED_OFF),
+    ("acpi-reset", "reboot", "reboot=a", REBOOTED),
+    ("i8042", "reboot", "reboot=k", REBOOTED),
+    ("triple-fault", "reboot", "reboot=t", TRIPLE_FAULT),
+    ("panic", "panic", "panic=-1", PANICKED),
+];
+
+/// Ends that a kernel without ACPI knows.
+const PLAIN_ENDS: [&str; 3] = ["i8042", "triple-fault", "panic"];
+
+/// Sizes of memory in MiB around the hole below 4 GiB.
+const SIZES: [u32; 8] = [2047, 2048, 2049, 3071, 3072, 3073, 4096, 6144];
+
+/// Every case whose name contains `filter`.
+pub(super) fn all(filter: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kernel in ["cloud", "generic", "lean"] {
+        for cpus in [1, 2, 4] {
+            let name = format!("{kernel}-{cpus}");
+            cases.push(linux(&name, kernel, cpus, 256, "reboot", "", REBOOTED));
+        }
+    }
+    for (name, end, arguments, exit) in ENDS {
+        cases.push(linux(
+            &format!("cloud-{name}"),
+            "cloud",
+            1,
+            256,
+            end,
+            arguments,
+            *exit,
+        ));
+        if PLAIN_ENDS.contains(name) {
+            cases.push(linux(
+                &format!("lean-{name}"),
+                "lean",
+                1,
+                128,
+                end,
+                arguments,
+                *exit,
+            ));
+        }
+    }
+    cases.push(linux(
+        "generic-poweroff",
+        "generic",
+        2,
+        256,
+        "poweroff",
+        "",
+        POWERED_OFF,
+    ));
+    cases.push(linux(
+        "generic-power-button",
+        "generic",
+        2,
+        256,
+        "button",
+        "",
+        POWERED_OFF,
+    ));
+    for mib in SIZES {
+        cases.push(linux(
+            &format!("lean-{mib}M"),
+            "lean",
+            1,
+            mib,
+            "reboot",
+            "",
+            REBOOTED,
+        ));
+    }
+    cases.retain(|case| case.name.contains(filter));
+    cases
+}
+
+/// A guest with an initrd and a disk that says what it found and ends as it is told.
+fn linux(
+    name: &str,
+    kernel: &str,
+    cpus: u32,
+    mib: u32,
+    end: &str,
+    arguments: &str,
+    exit: i32,
+) -> Case {
+    let text = format!("lab.disk=1 lab.end={end} {arguments}");
+    let mut steps = vec![Step::Expect(format!(
+        "lab-guest: ready cpus={cpus} disk=ok"
+    ))];
+    if end == "button" {
+        steps.push(Step::Expect("waiting for the button".to_owned()));
+        steps.push(Step::Terminate);
+        steps.push(Step::Expect("the button was pressed".to_owned()));
+    }
+    let words = [
+        "boot",
+        "--kernel",
+        &format!("/kernels/{kernel}"),
+        "--initrd",
+        &format!("/initrds/{kernel}"),
+        "--disk",
+        "/disks/disk",
+        "--cpus",
+        &cpus.to_string(),
+        "--memory",
+        &format!("{mib}M"),
+        "--cmdline",
+        text.trim_end(),
+    ];
+    Case {
+        name: name.to_owned(),
+        arguments: words.iter().map(|word| (*word).to_owned()).collect(),
+        steps,
+        exit,
+        seconds: 120,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_words() {
+        let mut names: Vec<String> = all("").into_iter().map(|case| case.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(names.iter().all(|name| !name.contains(' ')));
+        assert_eq!(all("cloud-4").len(), 1);
+    }
+}

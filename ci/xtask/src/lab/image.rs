@@ -1,0 +1,102 @@
+//! What the lab boots from: PID 1, modules, the coracle program, guest kernels, initrds, a disk and
+//! the script.
+
+use super::cpio::Archive;
+use super::packages::KernelPackage;
+use crate::repo;
+use anyhow::{Context, Result};
+use lab::script::{self, Case};
+use std::path::{Path, PathBuf};
+
+/// Stock KVM, in the order that the kernel wants. ccp is part of generic kernels only.
+const LAB_MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd"];
+/// What a Debian guest needs to see its disk and its power button.
+const GUEST_MODULES: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_mmio",
+    "virtio_blk",
+    "button",
+    "evdev",
+];
+/// A disk of 1 MiB that begins with this.
+const DISK_MARK: &[u8] = b"coracle-lab-disk";
+const DISK_SIZE: usize = 1 << 20;
+
+/// Writes the archive.
+pub(super) fn write(
+    path: &Path,
+    cases: &[Case],
+    cloud: &KernelPackage,
+    generic: &KernelPackage,
+) -> Result<()> {
+    let init = binary("lab-init")?;
+    let guest = binary("lab-guest")?;
+    let mut archive = Archive::new();
+    archive.file("init", &init, true);
+    modules(&mut archive, cloud, LAB_MODULES)?;
+    let coracle = std::env::var_os("CORACLE_BIN").map(PathBuf::from);
+    let coracle = coracle.unwrap_or_else(|| repo::release_binary("coracle"));
+    archive.file("bin/coracle", &read(&coracle)?, true);
+    archive.file(
+        script::PATH.trim_start_matches('/'),
+        script::write(cases).as_bytes(),
+        false,
+    );
+    for (name, package) in [("cloud", cloud), ("generic", generic)] {
+        if cases.iter().any(|case| case.name.starts_with(name)) {
+            archive.file(&format!("kernels/{name}"), &read(&package.kernel)?, false);
+            archive.file(
+                &format!("initrds/{name}"),
+                &initrd(&guest, Some(package))?,
+                false,
+            );
+        }
+    }
+    if let Some(lean) = lean_kernel() {
+        archive.file("kernels/lean", &read(&lean)?, false);
+    }
+    archive.file("initrds/lean", &initrd(&guest, None)?, false);
+    let mut disk = DISK_MARK.to_vec();
+    disk.resize(DISK_SIZE, 0);
+    archive.file("disks/disk", &disk, false);
+    std::fs::write(path, archive.finish()).with_context(|| path.display().to_string())
+}
+
+/// The initrd of a guest in the lab.
+fn initrd(guest: &[u8], package: Option<&KernelPackage>) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    archive.file("init", guest, true);
+    if let Some(package) = package {
+        modules(&mut archive, package, GUEST_MODULES)?;
+    }
+    Ok(archive.finish())
+}
+
+/// Adds those modules that the package has, and the list of them.
+fn modules(archive: &mut Archive, package: &KernelPackage, names: &[&str]) -> Result<()> {
+    let mut list = String::new();
+    for name in names {
+        if let Some(bytes) = package.module(name)? {
+            archive.file(&format!("modules/{name}.ko"), &bytes, false);
+            list.push_str(&format!("{name}.ko\n"));
+        }
+    }
+    archive.file("modules/list", list.as_bytes(), false);
+    Ok(())
+}
+
+/// The lean kernel as a file: `$CORACLE_LEAN_KERNEL`, for trying a new one.
+pub(super) fn lean_kernel() -> Option<PathBuf> {
+    std::env::var_os("CORACLE_LEAN_KERNEL")
+        .map(PathBuf::from)
+        .filter(|path| path.is_file())
+}
+
+fn binary(name: &str) -> Result<Vec<u8>> {
+    read(&repo::release_binary(name))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,8 @@
+//! The lab: a stock kernel with stock KVM under an emulator, in which the coracle program boots
+//! guests. This crate holds the script of what to do there, its report, and what the two PID 1s
+//! have in common; it is linked statically and knows no other crate of ours.
+
+pub mod report;
+pub mod script;
+pub mod setup;
+pub mod sys;

@@ -1,0 +1,120 @@
+//! The script of the lab: cases as plain lines, written by `cargo xtask lab` and read by the lab's
+//! PID 1. One word names the line, the rest of the line is its value, taken as it is.
+
+use std::fmt::Write;
+
+/// Where the lab's PID 1 finds the script.
+pub const PATH: &str = "/lab/cases";
+
+/// One run of the coracle program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Case {
+    /// A name without spaces.
+    pub name: String,
+    /// Arguments of the program.
+    pub arguments: Vec<String>,
+    /// What to wait for and to do, in order.
+    pub steps: Vec<Step>,
+    /// The exit code that is right.
+    pub exit: i32,
+    /// Seconds until the case is given up.
+    pub seconds: u64,
+}
+
+/// One step of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Wait until this stands on the console.
+    Expect(String),
+    /// Type this and a newline.
+    Send(String),
+    /// Send SIGTERM to the program.
+    Terminate,
+}
+
+/// The script as text.
+#[must_use]
+pub fn write(cases: &[Case]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "case {}\nseconds {}", case.name, case.seconds);
+        for argument in &case.arguments {
+            let _ = writeln!(text, "argument {argument}");
+        }
+        for step in &case.steps {
+            let _ = match step {
+                Step::Expect(wanted) => writeln!(text, "expect {wanted}"),
+                Step::Send(keys) => writeln!(text, "send {keys}"),
+                Step::Terminate => writeln!(text, "terminate"),
+            };
+        }
+        let _ = writeln!(text, "exit {}", case.exit);
+    }
+    text
+}
+
+/// Reads a script.
+///
+/// # Errors
+/// Names the line that makes no sense.
+pub fn read(text: &str) -> Result<Vec<Case>, String> {
+    let mut cases: Vec<Case> = Vec::new();
+    for line in text.lines() {
+        let (word, value) = line.split_once(' ').unwrap_or((line, ""));
+        if word == "case" {
+            cases.push(Case {
+                name: value.to_owned(),
+                ..Case::default()
+            });
+            continue;
+        }
+        let odd = || format!("the lab's script: {line:?}");
+        let case = cases.last_mut().ok_or_else(odd)?;
+        match word {
+            "seconds" => case.seconds = value.parse().map_err(|_| odd())?,
+            "argument" => case.arguments.push(value.to_owned()),
+            "expect" => case.steps.push(Step::Expect(value.to_owned())),
+            "send" => case.steps.push(Step::Send(value.to_owned())),
+            "terminate" => case.steps.push(Step::Terminate),
+            "exit" => case.exit = value.parse().map_err(|_| odd())?,
+            _ => return Err(odd()),
+        }
+    }
+    Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let case = Case {
+            name: "reboot".to_owned(),
+            arguments: vec![
+                "boot".to_owned(),
+                "--cmdline".to_owned(),
+                "a=b c".to_owned(),
+            ],
+            steps: vec![
+                Step::Expect("ready up".to_owned()),
+                Step::Send(String::new()),
+                Step::Terminate,
+            ],
+            exit: 3,
+            seconds: 60,
+        };
+        let cases = vec![
+            case.clone(),
+            Case {
+                name: "again".to_owned(),
+                ..case
+            },
+        ];
+        assert_eq!(read(&write(&cases)), Ok(cases));
+        for bad in ["exit 3", "case a\nexit x", "case a\nfly"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

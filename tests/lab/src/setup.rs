@@ -1,0 +1,66 @@
+//! What both PID 1s do first: mount the kernel's file systems and load modules.
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::{ClockId, Timespec, clock_nanosleep_relative};
+use std::ffi::CStr;
+use std::fs::File;
+use std::path::Path;
+
+/// Mounts /dev, /proc and /sys.
+///
+/// # Errors
+/// Names the one that cannot be mounted.
+pub fn mount_all() -> Result<()> {
+    for (kind, at) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
+        std::fs::create_dir_all(at).with_context(|| at.to_owned())?;
+        mount(kind, at, kind, MountFlags::empty(), None::<&CStr>)
+            .with_context(|| format!("mounting {at}"))?;
+    }
+    Ok(())
+}
+
+/// Loads the modules that /modules/list names, in that order.
+///
+/// # Errors
+/// Names the module that the kernel refuses.
+pub fn load_modules() -> Result<()> {
+    let list = std::fs::read_to_string("/modules/list").unwrap_or_default();
+    for name in list.lines() {
+        let path = Path::new("/modules").join(name);
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        rustix::system::finit_module(&file, c"", 0)
+            .with_context(|| format!("loading {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Waits until a path exists, for at most some tenths of a second.
+#[must_use]
+pub fn wait_for_path(path: &str, tenths: u32) -> bool {
+    (0..tenths).any(|_| {
+        let there = Path::new(path).exists();
+        if !there {
+            rest();
+        }
+        there
+    })
+}
+
+/// A tenth of a second. Device nodes appear without anything to wait for.
+pub fn rest() {
+    let tenth = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    // Woken early is as good.
+    let _ = clock_nanosleep_relative(ClockId::Monotonic, &tenth);
+}
+
+/// The value of `NAME=` on the kernel's command line.
+#[must_use]
+pub fn argument(name: &str) -> Option<String> {
+    let line = std::fs::read_to_string("/proc/cmdline").ok()?;
+    let value = |word: &str| Some(word.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+    line.split_whitespace().find_map(value)
+}
