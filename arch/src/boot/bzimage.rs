@@ -41,7 +41,8 @@ pub(super) fn open(image: &dyn ReadAt) -> Result<Kernel, KernelError> {
     drop(packed);
     let inner = elf::open(&unpacked).map_err(|inner| KernelError::Payload {
         compression,
-        reason: inner.to_string(),
+        // One sentence has one remedy: that of the payload as a whole.
+        reason: inner.to_string().replace(": ", ", "),
     })?;
     Ok(Kernel {
         format: KernelFormat::BzImage,

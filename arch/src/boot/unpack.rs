@@ -19,6 +19,8 @@ const WINDOW_MAX: u64 = 160 << 20;
 const SIZE_WORD: usize = 4;
 /// Most that is reserved before anything was unpacked, as a multiple of the packed size.
 const RESERVE_RATIO: usize = 16;
+/// Least growth of what was unpacked, in bytes.
+const LEAST_GROWTH: usize = 64 << 10;
 /// Magic number of LZ4's legacy frame.
 const LZ4_LEGACY: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// Unpacked size of every block but the last in LZ4's legacy frame.
@@ -149,13 +151,25 @@ impl Output {
         })
     }
 
-    /// Unpacks all of `reader`.
-    fn fill(&mut self, reader: impl Read) -> Result<(), KernelError> {
-        let limit = self.size as u64 + 1;
-        reader
-            .take(limit)
-            .read_to_end(&mut self.bytes)
-            .map_err(|error| unusable(self.compression, error.to_string()))?;
+    /// Unpacks all of `reader`, up to one byte more than there should be.
+    fn fill(&mut self, mut reader: impl Read) -> Result<(), KernelError> {
+        let limit = self.size + 1;
+        while self.bytes.len() < limit {
+            let spare = self.bytes.capacity().min(limit) - self.bytes.len();
+            if spare == 0 {
+                let left = limit - self.bytes.len();
+                self.reserve(self.bytes.len().max(LEAST_GROWTH).min(left))?;
+                continue;
+            }
+            let read = reader
+                .by_ref()
+                .take(spare as u64)
+                .read_to_end(&mut self.bytes)
+                .map_err(|error| unusable(self.compression, error.to_string()))?;
+            if read < spare {
+                break;
+            }
+        }
         self.check()
     }
 
