@@ -5,8 +5,10 @@
 
 use std::io;
 
+pub mod memory;
 pub mod raw;
 
+pub use memory::MemoryDisk;
 pub use raw::{OpenError, RawDisk};
 
 use crate::ram::GuestRam;
