@@ -1,8 +1,9 @@
+//! System calls on guest memory: the only unsafe code of this crate.
+
 #![expect(
     unsafe_code,
     reason = "system calls that take raw guest memory, which no safe wrapper can express"
 )]
-//! System calls on guest memory: the only unsafe code of this crate.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -14,6 +14,7 @@ mod raw;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use escape::{ESCAPE_HELP, Escape, EscapeFilter};
@@ -85,9 +86,12 @@ impl Terminal {
         let input = duplicate(stdin.as_fd().try_clone_to_owned())?;
         let output = duplicate(stdout.as_fd().try_clone_to_owned())?;
         let window = duplicate(stdout.as_fd().try_clone_to_owned())?;
+        let output = output::non_blocking(output);
+        let output = ConsoleOutput::new(output, "standard output", WhenFull::Wait);
+        let output = output.map_err(TtyError::Stdio)?;
         let raw = RawMode::enter(input.as_fd()).map_err(TtyError::Raw)?;
         Ok(Self {
-            output: ConsoleOutput::new(output, "standard output", WhenFull::Wait),
+            output,
             input: Some(InputSource {
                 file: input,
                 escapes: raw.is_some(),
@@ -106,8 +110,9 @@ impl Terminal {
     pub fn pty() -> Result<Self, TtyError> {
         let (pty, ends) = pty::open().map_err(TtyError::Pty)?;
         let [output, input, window] = ends;
+        let output = ConsoleOutput::new(output, "the pseudoterminal", WhenFull::Drop);
         Ok(Self {
-            output: ConsoleOutput::new(output, "the pseudoterminal", WhenFull::Drop),
+            output: output.map_err(TtyError::Pty)?,
             input: Some(InputSource {
                 file: input,
                 escapes: false,
@@ -123,21 +128,21 @@ impl Terminal {
     /// # Errors
     /// When it cannot be opened for writing.
     pub fn file(path: &Path) -> Result<Self, TtyError> {
+        // A named pipe without a reader is an error then, not a wait for one.
+        let flags = output::open_flags();
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
+            .custom_flags(flags)
             .open(path);
-        let file = file.map_err(|error| TtyError::File {
+        let name = path.display().to_string();
+        let output = file.and_then(|file| ConsoleOutput::new(file, &name, WhenFull::Wait));
+        let output = output.map_err(|error| TtyError::File {
             path: path.to_owned(),
             error,
         })?;
-        let name = path.display().to_string();
-        Ok(Self::without_input(ConsoleOutput::new(
-            file,
-            &name,
-            WhenFull::Wait,
-        )))
+        Ok(Self::without_input(output))
     }
 
     /// No console: output is dropped, there is no input.
@@ -168,7 +173,8 @@ impl Terminal {
         }
     }
 
-    /// A handle to write to the console.
+    /// A handle to write to the console. When the machine ends, its
+    /// [`finish_within`](ConsoleOutput::finish_within) frees whoever waits for a slow reader.
     pub fn output(&self) -> ConsoleOutput {
         self.output.clone()
     }

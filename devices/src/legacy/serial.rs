@@ -6,10 +6,14 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
 
@@ -22,6 +26,12 @@ const PORTS: u64 = 8;
 /// The modem control register and its bit that connects the output to the input.
 const MODEM_CONTROL: u64 = 4;
 const LOOPBACK: u64 = 1 << 4;
+/// How often a port that is busy is tried at once, and how long the next try then waits.
+const TRIES: usize = 50;
+const NEXT_TRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 /// Input goes on once so much of the FIFO is free, not for each byte that the guest reads.
 const ROOM_TO_GO_ON: usize = 32;
 
@@ -133,12 +143,15 @@ impl BusDevice for Serial {
 }
 
 /// Feeds a serial port from a console's input, on the I/O loop. While the port is full, the
-/// input is not looked at.
+/// input is not looked at. A vCPU may hold the port for as long as the console's reader makes it
+/// wait, and the loop waits for nobody: then the input is tried again a little later.
 #[derive(Debug)]
 pub struct SerialInput {
     input: ConsoleInput,
     serial: Arc<Mutex<Serial>>,
     room: Doorbell,
+    /// Runs out when a port that was busy is to be tried again.
+    timer: OwnedFd,
     /// Read from the input and not yet taken by the port.
     pending: Vec<u8>,
     /// Whether the loop watches the input.
@@ -153,12 +166,19 @@ impl SerialInput {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn new(input: ConsoleInput, serial: Arc<Mutex<Serial>>) -> io::Result<Self> {
-        let room = lock(&serial).room()?;
+        let room = serial
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .room()?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let pending = Vec::new();
         Ok(Self {
             input,
             serial,
             room,
-            pending: Vec::new(),
+            timer,
+            pending,
             watching: false,
             ended: false,
         })
@@ -177,29 +197,42 @@ impl SerialInput {
         };
         match done {
             Ok(()) => self.watching = on,
-            Err(error) => log::warn!("serial port: the console's input is not read: {error}"),
+            Err(error) => not_read(&error),
         }
     }
 
-    /// Gives the port what was read before: whether all of it was taken.
-    fn hand_over(&mut self) -> bool {
-        let taken = lock(&self.serial).enqueue_input(&self.pending);
-        self.pending.drain(..taken.min(self.pending.len()));
-        self.pending.is_empty()
-    }
-
-    fn feed(&mut self, ops: &mut EventOps<'_>) {
-        let room = lock(&self.serial).input_room();
-        if room == 0 {
+    /// Moves what it can: first what was read before, then new input if `readable`.
+    fn feed(&mut self, ops: &mut EventOps<'_>, readable: bool) {
+        let Some(room) = self.hand_over() else {
+            self.try_later();
             self.watch(ops, false);
             return;
+        };
+        if readable && room > 0 && self.pending.is_empty() {
+            self.ended = self.input.read(room, &mut self.pending) == InputState::Ended;
+            if self.hand_over().is_none() {
+                self.try_later();
+            }
         }
-        // Not under the port's lock: a help text may have to wait for the terminal.
-        let state = self.input.read(room, &mut self.pending);
-        let all = self.hand_over();
-        self.ended = state == InputState::Ended;
-        if self.ended || !all {
-            self.watch(ops, false);
+        self.watch(ops, room > 0 && self.pending.is_empty() && !self.ended);
+    }
+
+    /// Gives the port what was read before and returns the room that is left; none if a vCPU
+    /// has the port.
+    fn hand_over(&mut self) -> Option<usize> {
+        let mut port = try_lock(&self.serial)?;
+        let taken = port.enqueue_input(&self.pending);
+        self.pending.drain(..taken.min(self.pending.len()));
+        Some(port.input_room())
+    }
+
+    fn try_later(&self) {
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: NEXT_TRY,
+        };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
+            not_read(&error);
         }
     }
 }
@@ -208,24 +241,41 @@ impl MutEventSubscriber for SerialInput {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         if events.fd() == self.room.as_raw_fd() {
             self.room.clear();
-            let all = self.hand_over();
-            self.watch(ops, all && !self.ended);
-        } else {
-            self.feed(ops);
+        } else if events.fd() == self.timer.as_raw_fd() {
+            // Only to silence it.
+            let _ = rustix::io::read(&self.timer, &mut [0; 8]);
         }
+        let readable = events.fd() == self.input.as_raw_fd();
+        self.feed(ops, readable);
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.room, EventSet::IN)) {
-            log::warn!("serial port: the console's input is not read: {error}");
+        let own = [
+            Events::new(&self.room, EventSet::IN),
+            Events::new(&self.timer, EventSet::IN),
+        ];
+        if let Err(error) = own.into_iter().try_for_each(|events| ops.add(events)) {
+            not_read(&error);
             return;
         }
         self.watch(ops, true);
     }
 }
 
-fn lock(serial: &Mutex<Serial>) -> std::sync::MutexGuard<'_, Serial> {
-    serial.lock().unwrap_or_else(PoisonError::into_inner)
+fn not_read(error: &dyn fmt::Display) {
+    log::warn!("serial port: the console's input is not read: {error}");
+}
+
+/// The port, unless a vCPU has it for longer than a register access takes.
+fn try_lock(serial: &Mutex<Serial>) -> Option<MutexGuard<'_, Serial>> {
+    for _ in 0..TRIES {
+        match serial.try_lock() {
+            Ok(port) => return Some(port),
+            Err(TryLockError::Poisoned(port)) => return Some(port.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::termios::{LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -67,7 +68,7 @@ fn what_is_no_terminal_has_no_raw_mode() {
 fn a_closed_pipe_drops_output_instead_of_failing() {
     let (reader, writer) = io::pipe().unwrap();
     let file = File::from(OwnedFd::from(writer));
-    let mut output = ConsoleOutput::new(file, "a pipe", WhenFull::Wait);
+    let mut output = ConsoleOutput::new(file, "a pipe", WhenFull::Wait).unwrap();
     output.write_all(b"heard").unwrap();
     let mut heard = [0; 5];
     (&reader).read_exact(&mut heard).unwrap();
@@ -82,22 +83,74 @@ fn a_closed_pipe_drops_output_instead_of_failing() {
 #[test]
 fn a_full_disk_drops_output_instead_of_failing() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    ConsoleOutput::new(full, "/dev/full", WhenFull::Wait)
-        .write_all(b"lost")
-        .unwrap();
+    let mut output = ConsoleOutput::new(full, "/dev/full", WhenFull::Wait).unwrap();
+    output.write_all(b"lost").unwrap();
+}
+
+/// A pipe's output as standard output has it.
+fn piped() -> (io::PipeReader, ConsoleOutput) {
+    let (reader, writer) = io::pipe().unwrap();
+    let shared = File::from(OwnedFd::from(writer));
+    let file = output::non_blocking(shared.try_clone().unwrap());
+    let of_shell = rustix::fs::fcntl_getfl(&shared).unwrap();
+    assert!(
+        !of_shell.contains(rustix::fs::OFlags::NONBLOCK),
+        "left as it was"
+    );
+    assert!(
+        rustix::fs::fcntl_getfl(&file)
+            .unwrap()
+            .contains(rustix::fs::OFlags::NONBLOCK)
+    );
+    (
+        reader,
+        ConsoleOutput::new(file, "a pipe", WhenFull::Wait).unwrap(),
+    )
 }
 
 #[test]
-fn a_slow_reader_of_a_non_blocking_output_loses_nothing() {
-    let (reader, writer) = io::pipe().unwrap();
-    let writer = File::from(OwnedFd::from(writer));
-    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+fn a_slow_reader_loses_nothing() {
+    let (reader, mut output) = piped();
     let listener = std::thread::spawn(move || {
         let mut heard = Vec::new();
         (&reader).read_to_end(&mut heard).unwrap();
         heard.len()
     });
-    let mut output = ConsoleOutput::new(writer, "a pipe", WhenFull::Wait);
+    output.write_all(&[7; 1 << 20]).unwrap();
+    drop(output);
+    assert_eq!(listener.join().unwrap(), 1 << 20);
+}
+
+#[test]
+fn a_reader_that_stopped_does_not_hold_up_the_end() {
+    let (_reader, output) = piped();
+    let writers: Vec<_> = (0..2)
+        .map(|_| {
+            let mut output = output.clone();
+            std::thread::spawn(move || output.write_all(&[7; 1 << 20]).unwrap())
+        })
+        .collect();
+    let begun = Instant::now();
+    let grace = Duration::from_millis(50);
+    output.finish_within(grace);
+    output.finish_within(Duration::from_secs(600));
+    writers
+        .into_iter()
+        .for_each(|writer| writer.join().unwrap());
+    assert!(begun.elapsed() >= grace, "as long as it was given");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    output.clone().write_all(&[7; 1 << 20]).unwrap();
+}
+
+#[test]
+fn what_was_taken_in_time_is_whole() {
+    let (reader, mut output) = piped();
+    output.finish_within(Duration::from_secs(60));
+    let listener = std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        (&reader).read_to_end(&mut heard).unwrap();
+        heard.len()
+    });
     output.write_all(&[7; 1 << 20]).unwrap();
     drop(output);
     assert_eq!(listener.join().unwrap(), 1 << 20);
@@ -107,7 +160,8 @@ fn input(text: &[u8], escapes: bool) -> (ConsoleInput, File, Reports<UserRequest
     let (reader, writer) = io::pipe().unwrap();
     File::from(OwnedFd::from(writer)).write_all(text).unwrap();
     let (help_reader, help_writer) = io::pipe().unwrap();
-    let output = ConsoleOutput::new(OwnedFd::from(help_writer).into(), "a pipe", WhenFull::Wait);
+    let help = OwnedFd::from(help_writer).into();
+    let output = ConsoleOutput::new(help, "a pipe", WhenFull::Wait).unwrap();
     let (requests, asked) = report_line().unwrap();
     let escapes = escapes.then(|| (EscapeFilter::default(), output));
     let input = ConsoleInput::new(OwnedFd::from(reader).into(), escapes, requests).unwrap();

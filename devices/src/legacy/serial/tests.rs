@@ -123,7 +123,7 @@ fn a_broken_output_and_odd_accesses_harm_nothing() {
 
 /// A guest that reads what its port has, when its line was pulsed.
 fn guest_reads(serial: &Mutex<Serial>) -> Vec<u8> {
-    let mut serial = lock(serial);
+    let mut serial = serial.lock().unwrap();
     let mut bytes = Vec::new();
     while read(&mut serial, LINE_STATUS) & 1 != 0 {
         bytes.push(u8::try_from(read(&mut serial, DATA)).unwrap());
@@ -163,12 +163,10 @@ fn a_pipe_reaches_the_guest_whole_and_in_order() {
     let feeder = std::thread::spawn({
         let sent = sent.clone();
         move || {
-            File::from(std::os::fd::OwnedFd::from(writer))
-                .write_all(&sent)
-                .unwrap();
+            File::from(OwnedFd::from(writer)).write_all(&sent).unwrap();
         }
     });
-    let reader = File::from(std::os::fd::OwnedFd::from(reader));
+    let reader = File::from(OwnedFd::from(reader));
     assert_eq!(feed_through(reader, sent.len()), sent);
     feeder.join().unwrap();
 }
@@ -180,4 +178,47 @@ fn a_file_reaches_the_guest_although_epoll_refuses_it() {
     file.write_all(&sent).unwrap();
     assert_eq!(feed_through(file.reopen().unwrap(), sent.len()), sent);
     assert_eq!(feed_through(File::open("/dev/null").unwrap(), 0), []);
+}
+
+#[test]
+fn a_port_that_a_vcpu_holds_is_tried_again_later() {
+    let (serial, line, _wire) = serial();
+    let serial = Arc::new(Mutex::new(serial));
+    let (reader, writer) = io::pipe().unwrap();
+    let reader = File::from(OwnedFd::from(reader));
+    let (requests, _) = report_line().unwrap();
+    let input = Terminal::reading(reader).take_input(requests).unwrap();
+    let mut events = Loop::new().unwrap();
+    events.add(Box::new(
+        SerialInput::new(input, Arc::clone(&serial)).unwrap(),
+    ));
+    let held = serial.lock().unwrap();
+    let (remote, thread) = events.spawn("io-test").unwrap();
+    File::from(OwnedFd::from(writer))
+        .write_all(b"late")
+        .unwrap();
+    // The loop serves others meanwhile: this one is told of it by the loop itself.
+    let (done, served) = channel();
+    remote.add(Box::new(Neighbour(done))).unwrap();
+    served.recv_timeout(SOON).unwrap();
+    drop(held);
+    write(&mut serial.lock().unwrap(), INTERRUPT_ENABLE, 1);
+    let begun = std::time::Instant::now();
+    while !line.take() && begun.elapsed() < SOON {
+        std::thread::yield_now();
+    }
+    assert_eq!(guest_reads(&serial), b"late");
+    remote.stop();
+    thread.join().unwrap().unwrap();
+}
+
+/// Says that the loop came round to it.
+struct Neighbour(Sender<()>);
+
+impl MutEventSubscriber for Neighbour {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {}
+
+    fn init(&mut self, _: &mut EventOps<'_>) {
+        self.0.send(()).unwrap();
+    }
 }
