@@ -328,6 +328,7 @@ proptest! {
                 prop_assert_eq!(all & some, some);
             }
         }
-        prop_assert!(shown.iter().filter(|leaf| leaf.function == 1).all(|leaf| leaf.ecx >> 31 == 1));
+        let mut first = shown.iter().filter(|leaf| leaf.function == 1);
+        prop_assert!(first.all(|leaf| leaf.ecx >> 31 == 1));
     }
 }
