@@ -352,3 +352,6 @@ impl MutEventSubscriber for DeviceSlot {
         self.watches.apply(ops);
     }
 }
+
+#[cfg(test)]
+mod tests;

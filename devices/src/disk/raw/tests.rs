@@ -82,7 +82,7 @@ fn permissions_are_told_apart() {
     }
     let error = RawDisk::open(&path, false).unwrap_err();
     assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let error = RawDisk::open(&path, true).unwrap_err();
     assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
 }
