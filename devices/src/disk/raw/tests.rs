@@ -103,6 +103,22 @@ fn one_writer_or_many_readers() {
 }
 
 #[test]
+fn open_files_are_taken_and_locked_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 512);
+    let file = || File::open(&path).unwrap();
+    let reader = RawDisk::from_file(file(), &path, true).unwrap();
+    assert!(reader.geometry().read_only);
+    assert!(matches!(
+        RawDisk::open(&path, false),
+        Err(OpenError::Locked { .. })
+    ));
+    let directory = File::open(dir.path()).unwrap();
+    let error = RawDisk::from_file(directory, dir.path(), true).unwrap_err();
+    assert!(matches!(error, OpenError::NotADisk { .. }), "{error}");
+}
+
+#[test]
 fn messages_say_what_to_do() {
     let path = PathBuf::from("/a/disk");
     let message = OpenError::Length {
