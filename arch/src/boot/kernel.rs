@@ -150,6 +150,12 @@ impl Kernel {
         &self.payload
     }
 
+    /// The payload itself: an unpacked one is large and is moved, not copied.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        self.payload
+    }
+
     /// Segments by ascending address; they do not overlap.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
