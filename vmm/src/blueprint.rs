@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::spec::ConsoleBackend;
 use arch::boot::{BootPlan, KernelFormat, Placement};
+use arch::tables::Platform;
 
 use crate::config::DiskId;
 
@@ -22,6 +23,8 @@ pub struct Blueprint {
     pub cmdline: String,
     /// Where kernel, initrd and boot structures go, and the first CPU's registers.
     pub boot: BootPlan,
+    /// The machine as its tables describe it.
+    pub platform: Platform,
     /// The tables' bytes.
     pub tables: Vec<Placement>,
     /// The devices, in the order of their creation.

@@ -160,6 +160,14 @@ impl Files {
     }
 }
 
+/// Opens a file that only the command line reads, with the same care and errors.
+///
+/// # Errors
+/// When it can't be used.
+pub fn open_input(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
+    open_file(field, path)
+}
+
 fn open_file(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
     let refuse = |problem| FileError {
         field,

@@ -4,8 +4,12 @@
 pub mod doctor;
 
 use std::fs;
+use std::path::Path;
 
 use api::doctor::HostKind;
+
+use crate::kvm::Kvm;
+use crate::kvm::assist::Needs;
 
 /// What this host offers to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,20 +187,22 @@ impl HostCaps {
     /// What this host offers, given what its KVM said. Costs one system call, and one small read
     /// when `hugepages` asks for the pool.
     #[must_use]
-    pub fn gather(
-        kvm: KvmCaps,
-        assisted: bool,
-        kernel_arguments: &[&'static str],
-        hugepages: bool,
-    ) -> Self {
+    pub fn gather(kvm: KvmCaps, needs: &Needs, hugepages: bool) -> Self {
+        let root = Path::new("/");
         Self {
             kvm,
             memory_bytes: memory_bytes(),
-            free_hugepages: if hugepages { free_hugepages() } else { 0 },
-            assisted,
-            kernel_arguments: kernel_arguments.to_vec(),
+            free_hugepages: if hugepages { free_hugepages(root) } else { 0 },
+            assisted: needs.any(),
+            kernel_arguments: needs.kernel_arguments().to_vec(),
         }
     }
+}
+
+/// What this host's KVM leaves undone, told from the processor.
+#[must_use]
+pub fn needs(kvm: &Kvm) -> Needs {
+    Needs::detect(kvm.raw())
 }
 
 /// What kind of host a processor makes, told by its CPUID: no VMX and no SVM, and /dev/kvm works
@@ -216,8 +222,8 @@ fn memory_bytes() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
-fn free_hugepages() -> u64 {
-    fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+fn free_hugepages(root: &Path) -> u64 {
+    fs::read_to_string(root.join("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"))
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0)

@@ -13,8 +13,11 @@ use std::path::PathBuf;
 use api::spec::{KernelProtocol, PlatformTables};
 use arch::boot::{self, BootError, BootShape, Kernel, Protocol};
 use arch::layout;
+use arch::tables::{self, Platform, VirtioMmio};
 
-use crate::blueprint::{Blueprint, KernelBlueprint, MemoryBlueprint, MemorySlot};
+use crate::blueprint::{
+    Blueprint, DeviceBlueprint, KernelBlueprint, MemoryBlueprint, MemorySlot, Window,
+};
 use crate::config::{Config, ConfigError, HUGE_PAGE_BYTES, Problem, Size};
 use crate::host::HostCaps;
 
@@ -104,13 +107,24 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Blueprint, PlanError> {
     let told = Told::choose(inputs);
     let devices = devices::list(config);
     let cmdline = cmdline::compose(config, inputs.host, &devices, told)?;
+    let platform = platform(config, &devices);
 
+    let mut placements = Vec::new();
+    let mut rsdp = None;
+    if told.acpi {
+        let acpi = tables::acpi(&platform);
+        placements.push(acpi.placement);
+        rsdp = Some(acpi.rsdp);
+    }
+    if told.mptable {
+        placements.push(tables::mptable(&platform));
+    }
     let shape = BootShape {
         memory_bytes: config.memory.bytes(),
         initrd_bytes: inputs.initrd_bytes,
         cmdline: &cmdline,
         protocol: protocol(config),
-        rsdp: None,
+        rsdp,
     };
     let path = config.kernel.as_ref().map(|kernel| kernel.path.clone());
     let boot = boot::plan(inputs.kernel, &shape).map_err(|reason| PlanError::Boot {
@@ -126,7 +140,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Blueprint, PlanError> {
         },
         boot,
         cmdline,
-        tables: Vec::new(),
+        platform,
+        tables: placements,
         devices,
         console: config.console.clone(),
         initrd: config.initrd.clone(),
@@ -231,5 +246,25 @@ fn memory(config: &Config) -> MemoryBlueprint {
         bytes,
         hugepages: config.hugepages,
         slots,
+    }
+}
+
+fn platform(config: &Config, devices: &[DeviceBlueprint]) -> Platform {
+    // What has both a window of memory and a line is a virtio device.
+    let virtio = devices
+        .iter()
+        .filter_map(|device| match (device.at, device.line) {
+            (Window::Mmio { start, len }, Some(line)) => Some(VirtioMmio {
+                address: start,
+                size: len,
+                line,
+            }),
+            _ => None,
+        });
+    Platform {
+        cpus: config.cpus.get(),
+        ram: layout::ram_ranges(config.memory.bytes()),
+        virtio: virtio.collect(),
+        serial: true,
     }
 }

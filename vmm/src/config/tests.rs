@@ -1,1 +1,282 @@
+use api::spec::{ConsoleSpec, DiskSpec, SizeSpec};
 
+use super::*;
+
+fn text(size: &str) -> Option<SizeSpec> {
+    Some(SizeSpec::Text(size.to_owned()))
+}
+
+fn disk(id: Option<&str>) -> DiskSpec {
+    DiskSpec {
+        path: "/d".into(),
+        read_only: true,
+        id: id.map(Into::into),
+    }
+}
+
+fn refuse(spec: &MachineSpec) -> (String, String) {
+    let error = Config::try_from(spec).unwrap_err();
+    (error.to_string(), error.remedy())
+}
+
+fn with(change: impl FnOnce(&mut MachineSpec)) -> MachineSpec {
+    let mut spec = MachineSpec::default();
+    change(&mut spec);
+    spec
+}
+
+#[test]
+fn defaults() {
+    let config = Config::try_from(&MachineSpec::default()).unwrap();
+    assert_eq!(config.memory.bytes(), 128 << 20);
+    assert_eq!(config.cpus.get(), 1);
+    let kernel = KernelSpec {
+        path: "/k".into(),
+        format: KernelFormat::Auto,
+        protocol: KernelProtocol::Auto,
+    };
+    let config = Config::try_from(&with(|spec| spec.kernel = Some(kernel))).unwrap();
+    assert_eq!(config.memory.bytes(), 512 << 20);
+}
+
+#[test]
+fn memory() {
+    for (size, huge, error, remedy) in [
+        ("0", false, "memory 0: less than 16 MiB", "at least 16 MiB"),
+        ("1", false, "memory 1: less than 16 MiB", "at least 16 MiB"),
+        (
+            "15M",
+            false,
+            "memory 15M: less than 16 MiB",
+            "at least 16 MiB",
+        ),
+        (
+            "16777217",
+            false,
+            "memory 16777217: not a multiple of 4 KiB",
+            "multiple of 4 KiB",
+        ),
+        (
+            "17M",
+            true,
+            "memory 17M: not a multiple of 2 MiB",
+            "multiple of 2 MiB",
+        ),
+        (
+            "17T",
+            false,
+            "memory 17T: more than 16 TiB",
+            "at most 16 TiB",
+        ),
+        (
+            "99999999T",
+            false,
+            "memory 99999999T: larger than any machine's memory",
+            "such as 512M",
+        ),
+        (
+            "lots",
+            false,
+            "memory lots: not a whole number with a unit",
+            "such as 512M",
+        ),
+        (
+            "",
+            false,
+            "memory : not a whole number with a unit",
+            "such as 512M",
+        ),
+        (
+            "-1G",
+            false,
+            "memory -1G: not a whole number with a unit",
+            "such as 512M",
+        ),
+    ] {
+        let spec = with(|spec| {
+            spec.memory = text(size);
+            spec.hugepages = huge;
+        });
+        let (message, hint) = refuse(&spec);
+        assert!(message.starts_with(error), "{message}");
+        assert!(hint.contains(remedy), "{hint}");
+    }
+    for mib in [16, 17, 2047, 2048, 2049, 3071, 3072, 3073, 4096, 6144] {
+        let spec = with(|spec| spec.memory = text(&format!("{mib}M")));
+        assert_eq!(Config::try_from(&spec).unwrap().memory.bytes(), mib << 20);
+    }
+}
+
+#[test]
+fn cpus() {
+    for (cpus, error, remedy) in [
+        (
+            0,
+            "cpus 0: a machine needs at least one",
+            "give cpus of 1 or more",
+        ),
+        (
+            65,
+            "cpus 65: more than 64, the most of a machine",
+            "give cpus of at most 64",
+        ),
+        (257, "cpus 257: more than 64", "at most 64"),
+        (
+            u64::MAX,
+            "cpus 18446744073709551615: more than 64",
+            "at most 64",
+        ),
+    ] {
+        let (message, hint) = refuse(&with(|spec| spec.cpus = cpus));
+        assert!(message.starts_with(error), "{message}");
+        assert!(hint.contains(remedy), "{hint}");
+    }
+    for cpus in [1, 2, 64] {
+        let config = Config::try_from(&with(|spec| spec.cpus = cpus)).unwrap();
+        assert_eq!(u64::from(config.cpus.get()), cpus);
+    }
+}
+
+#[test]
+fn cmdline() {
+    for (line, error, remedy) in [
+        (
+            "a\0b",
+            "cmdline \"a\\0b\": contains a NUL byte",
+            "take a NUL byte out of cmdline",
+        ),
+        (
+            "a\nb",
+            "cmdline \"a\\nb\": contains a newline",
+            "take a newline out",
+        ),
+        (
+            "a\rb",
+            "cmdline \"a\\rb\": contains a carriage return",
+            "take a carriage return out",
+        ),
+        (
+            "a\u{1b}b",
+            "cmdline \"a\\u{1b}b\": contains a control character",
+            "take a control",
+        ),
+    ] {
+        let (message, hint) = refuse(&with(|spec| line.clone_into(&mut spec.cmdline)));
+        assert_eq!(message, error);
+        assert!(hint.contains(remedy), "{hint}");
+    }
+    let long = format!("{}\n", "x".repeat(5000));
+    let (message, _) = refuse(&with(|spec| spec.cmdline = long));
+    assert!(message.len() < 100, "{message}");
+    let config = Config::try_from(&with(|spec| spec.cmdline = " a=\"é b\"\tc ".into())).unwrap();
+    assert_eq!(config.cmdline.as_str(), "a=\"é b\"\tc");
+}
+
+#[test]
+fn paths() {
+    let empty_kernel = KernelSpec {
+        path: "".into(),
+        format: KernelFormat::Auto,
+        protocol: KernelProtocol::Auto,
+    };
+    for (spec, error) in [
+        (
+            with(|spec| spec.kernel = Some(empty_kernel)),
+            "kernel \"\": is empty",
+        ),
+        (
+            with(|spec| spec.initrd = Some("".into())),
+            "initrd \"\": is empty",
+        ),
+        (
+            with(|spec| spec.initrd = Some("a\0b".into())),
+            "initrd a\0b: contains a NUL byte",
+        ),
+        (
+            with(|spec| {
+                spec.disks = vec![DiskSpec {
+                    path: "".into(),
+                    ..disk(None)
+                }];
+            }),
+            "disk \"\"",
+        ),
+        (
+            with(|spec| {
+                spec.console = ConsoleSpec {
+                    backend: ConsoleBackend::File("".into()),
+                    ..Default::default()
+                };
+            }),
+            "console \"\": is empty",
+        ),
+    ] {
+        let (message, _) = refuse(&spec);
+        assert!(message.starts_with(error), "{message}");
+    }
+}
+
+#[test]
+fn disks() {
+    for (disks, error) in [
+        (vec![disk(Some(""))], "disk id \"\": not 1 to 20 letters"),
+        (
+            vec![disk(Some("a b"))],
+            "disk id \"a b\": not 1 to 20 letters",
+        ),
+        (vec![disk(Some("é"))], "disk id \"é\": not 1 to 20 letters"),
+        (
+            vec![disk(Some("123456789012345678901"))],
+            "disk id \"123456789012345678901\": not 1",
+        ),
+        (
+            vec![disk(Some("a")), disk(Some("a"))],
+            "disk id a: given twice",
+        ),
+        (
+            vec![disk(None); 14],
+            "disks 14: more than 13, the most of a machine",
+        ),
+    ] {
+        let (message, hint) = refuse(&with(|spec| spec.disks = disks));
+        assert!(message.starts_with(error), "{message}");
+        assert!(!hint.is_empty());
+    }
+    let good = vec![
+        disk(Some("12345678901234567890")),
+        disk(Some("a.b-c_d")),
+        disk(None),
+    ];
+    assert_eq!(
+        Config::try_from(&with(|spec| spec.disks = good))
+            .unwrap()
+            .disks
+            .len(),
+        3
+    );
+    assert!(Config::try_from(&with(|spec| spec.disks = vec![disk(None); 13])).is_ok());
+}
+
+#[test]
+fn stop_timeouts() {
+    let (message, _) = refuse(&with(|spec| spec.stop_timeout_ms = 3_600_001));
+    assert_eq!(message, "stop timeout 3600001 ms: longer than an hour");
+    let config = Config::try_from(&with(|spec| spec.stop_timeout_ms = 0)).unwrap();
+    assert_eq!(config.stop_timeout, Duration::ZERO);
+}
+
+#[test]
+fn sizes_are_readable() {
+    for (bytes, text) in [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (128 << 20, "128 MiB"),
+        ((24 << 30) - 1, "23.9 GiB"),
+        (1 << 44, "16 TiB"),
+        (u64::MAX, "16777215.9 TiB"),
+    ] {
+        assert_eq!(Size(bytes).to_string(), text);
+    }
+}

@@ -12,9 +12,15 @@ use crate::host::HostCaps;
 use super::Told;
 use super::devices::carries_console;
 
-/// For every kernel: no messages below errors, a panic and a reboot both end the machine at
-/// once and by the one register that each kernel knows, and the CPU's random numbers count.
-const ALWAYS: [&str; 4] = ["quiet", "reboot=k", "panic=-1", "random.trust_cpu=on"];
+/// For every kernel: no messages below errors; a panic and a reboot both end the machine at once
+/// and by the one register that each kernel knows, a panic with the warm-boot flag so that the
+/// monitor tells the two apart; and the CPU's random numbers count.
+const ALWAYS: [&str; 4] = [
+    "quiet",
+    "reboot=k,panic_warm",
+    "panic=-1",
+    "random.trust_cpu=on",
+];
 
 /// For kernels that weren't built for this machine: there is no PCI bus to look for.
 const FOREIGN: [&str; 1] = ["pci=off"];
