@@ -1,2 +1,34 @@
-//! Placeholder.
-fn main() {}
+//! `coracle`: Linux in a microVM, from one command.
+#![forbid(unsafe_code)]
+
+mod embedded;
+mod exit;
+mod failure;
+mod flags;
+mod launch;
+mod logger;
+mod print;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use exit::Exit;
+use failure::Failure;
+use flags::Command;
+
+fn main() -> ExitCode {
+    let exit = match run(std::env::args_os()) {
+        Ok(exit) => exit,
+        Err(failure) => failure.report(),
+    };
+    exit.into()
+}
+
+fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
+    match flags::parse(arguments)? {
+        Command::Boot(flags) => flags.run(),
+        Command::Doctor(flags) => flags.run(),
+        Command::Version(flags) => flags.run(),
+        Command::Help(text) => print::out(&text).map(|()| Exit::Done),
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: one file for each subcommand, and the sentence for arguments that make no
+//! sense. Flags are read as text here; what they mean is judged by `vmm::config`.
+
+pub(crate) mod boot;
+pub(crate) mod disk;
+pub(crate) mod doctor;
+pub(crate) mod version;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+use crate::failure::Failure;
+
+/// Linux in a microVM, from one command
+#[derive(Debug, Parser)]
+#[command(
+    name = "coracle",
+    version,
+    disable_help_subcommand = true,
+    after_help = exit::TABLE,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    Boot(Box<boot::Flags>),
+    Doctor(doctor::Flags),
+    Version(version::Flags),
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// `coracle boot`
+    Boot(Box<boot::Flags>),
+    /// `coracle doctor`
+    Doctor(doctor::Flags),
+    /// `coracle version`
+    Version(version::Flags),
+    /// `--help` and `--version`: text for standard output.
+    Help(String),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// When it makes no sense, with one sentence that says why.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Failure> {
+    match Arguments::try_parse_from(arguments) {
+        Ok(Arguments {
+            command: Subcommands::Boot(flags),
+        }) => Ok(Command::Boot(flags)),
+        Ok(Arguments {
+            command: Subcommands::Doctor(flags),
+        }) => Ok(Command::Doctor(flags)),
+        Ok(Arguments {
+            command: Subcommands::Version(flags),
+        }) => Ok(Command::Version(flags)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Command::Help(error.to_string()))
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::input(
+                "no command given",
+                "try `coracle boot` or `coracle --help`",
+            )),
+            _ => Err(sentence(&error)),
+        },
+    }
+}
+
+/// clap explains over several lines; a sentence and a hint say the same.
+fn sentence(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let mut message = lines
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    // A list of what is missing follows its heading, one indented line each.
+    if message.ends_with(':') {
+        for line in lines.take_while(|line| line.starts_with(' ')) {
+            message.push(' ');
+            message.push_str(line.trim());
+        }
+    }
+    let suggestion = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand]
+        .into_iter()
+        .find_map(|kind| match error.get(kind)? {
+            ContextValue::String(text) => Some(text.clone()),
+            ContextValue::Strings(texts) => texts.first().cloned(),
+            _ => None,
+        });
+    let hint = suggestion.map_or_else(
+        || "`coracle --help` and `coracle COMMAND --help` list what there is".to_owned(),
+        |text| format!("did you mean {text}?"),
+    );
+    Failure::input(message, hint)
+}

@@ -1,0 +1,287 @@
+//! `coracle boot`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use api::spec::{KernelFormat, KernelProtocol, KernelSpec, MachineSpec, SizeSpec, TextError};
+use clap::Args;
+
+use crate::exit::{self, Exit};
+use crate::failure::Failure;
+use crate::flags::disk;
+use crate::{launch, logger};
+
+/// Longest specification that is read: a mistyped path shouldn't fill the memory.
+const MAX_SPEC_BYTES: u64 = 1 << 20;
+
+const KEYS: &str = "\
+While the console is a terminal, Ctrl-] is the monitor's key: Ctrl-] ? lists what can follow it.
+SIGTERM presses the guest's power button; a guest that hasn't stopped by the deadline is killed.
+
+Examples:
+  coracle boot                                      the built-in guest, a shell on the terminal
+  coracle boot --kernel vmlinux --disk root.img     your kernel, with its root on a disk
+  coracle boot --kernel bzImage --initrd initrd.gz  a distribution's kernel as it is packaged
+  coracle boot --print-plan                         the whole machine as JSON, nothing started
+";
+
+/// Start a microVM with its console on this terminal
+#[derive(Debug, Default, Args)]
+#[command(after_help = format!("{KEYS}\n{}", exit::TABLE))]
+pub(crate) struct Flags {
+    /// Kernel, an ELF vmlinux or a bzImage [default: the built-in guest]
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    kernel: Option<PathBuf>,
+
+    /// What the kernel must be: auto, elf or bzimage
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        requires = "kernel",
+        help_heading = "Guest"
+    )]
+    kernel_format: Option<String>,
+
+    /// How the kernel is entered: auto, linux64 or pvh
+    #[arg(long, value_name = "HOW", requires = "kernel", help_heading = "Guest")]
+    kernel_protocol: Option<String>,
+
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    initrd: Option<PathBuf>,
+
+    /// Text for the kernel's command line, whose last word wins; repeatable
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Guest"
+    )]
+    cmdline: Vec<String>,
+
+    /// Leave out what Coracle puts before it (--print-plan shows that)
+    #[arg(long, help_heading = "Guest")]
+    no_default_cmdline: bool,
+
+    /// Virtual CPUs, 1 to 64 [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Machine"
+    )]
+    cpus: Option<String>,
+
+    /// Memory, such as 2G [default: 128M for the built-in guest, else 512M]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        allow_negative_numbers = true,
+        help_heading = "Machine"
+    )]
+    memory: Option<String>,
+
+    /// Back the memory with 2 MiB pages that the host has reserved
+    #[arg(long, help_heading = "Machine")]
+    hugepages: bool,
+
+    /// Image or block device, PATH[,ro][,id=SERIAL]; repeatable
+    #[arg(long, value_name = "DISK", help_heading = "Machine")]
+    disk: Vec<OsString>,
+
+    /// Leave out the source of random numbers (virtio-rng)
+    #[arg(long, help_heading = "Machine")]
+    no_rng: bool,
+
+    /// Tables that describe the machine: auto, acpi, mptable or both
+    #[arg(long, value_name = "TABLES", help_heading = "Machine")]
+    platform: Option<String>,
+
+    /// Its other end: stdio, pty, file:PATH or none [default: stdio]
+    #[arg(long, value_name = "WHERE", help_heading = "Console")]
+    console: Option<OsString>,
+
+    /// Device that carries the console: auto, serial or virtio
+    #[arg(long, value_name = "DEVICE", help_heading = "Console")]
+    console_device: Option<String>,
+
+    /// Machine specification as JSON; other flags change and add to it
+    #[arg(long, value_name = "FILE", help_heading = "Monitor")]
+    spec: Option<PathBuf>,
+
+    /// Print the whole machine as JSON and start nothing
+    #[arg(long, help_heading = "Monitor")]
+    print_plan: bool,
+
+    /// Seconds that a guest has to stop after SIGTERM [default: 10]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        help_heading = "Monitor"
+    )]
+    stop_timeout: Option<String>,
+
+    /// off, error, warn, info, debug or trace [default: $CORACLE_LOG, warn]
+    #[arg(long, value_name = "LEVEL", help_heading = "Monitor")]
+    log_level: Option<String>,
+}
+
+impl Flags {
+    /// Starts the machine, or prints its plan.
+    pub(crate) fn run(&self) -> Result<Exit, Failure> {
+        logger::start(self.log_level.as_deref())?;
+        launch::machine(&self.spec()?, self.print_plan)
+    }
+
+    /// The machine that the flags ask for.
+    ///
+    /// # Errors
+    /// When a flag's text has none of the accepted forms, or the file of `--spec` has none.
+    pub(crate) fn spec(&self) -> Result<MachineSpec, Failure> {
+        let mut spec = self
+            .spec
+            .as_deref()
+            .map(read_spec)
+            .transpose()?
+            .unwrap_or_default();
+        self.guest(&mut spec)?;
+        self.machine(&mut spec)?;
+        self.console(&mut spec)?;
+        Ok(spec)
+    }
+
+    fn guest(&self, spec: &mut MachineSpec) -> Result<(), Failure> {
+        if let Some(path) = &self.kernel {
+            let format = self
+                .kernel_format
+                .as_deref()
+                .map_or(Ok(KernelFormat::Auto), str::parse);
+            let protocol = self
+                .kernel_protocol
+                .as_deref()
+                .map_or(Ok(KernelProtocol::Auto), str::parse);
+            spec.kernel = Some(KernelSpec {
+                path: path.clone(),
+                format: format.map_err(word)?,
+                protocol: protocol.map_err(word)?,
+            });
+        }
+        if self.initrd.is_some() {
+            spec.initrd.clone_from(&self.initrd);
+        }
+        for text in &self.cmdline {
+            if !spec.cmdline.is_empty() {
+                spec.cmdline.push(' ');
+            }
+            spec.cmdline.push_str(text);
+        }
+        spec.default_cmdline &= !self.no_default_cmdline;
+        Ok(())
+    }
+
+    fn machine(&self, spec: &mut MachineSpec) -> Result<(), Failure> {
+        if let Some(text) = &self.cpus {
+            spec.cpus = number("cpus", text, "give the number of virtual CPUs, 1 to 64")?;
+        }
+        if let Some(text) = &self.memory {
+            spec.memory = Some(SizeSpec::Text(text.clone()));
+        }
+        spec.hugepages |= self.hugepages;
+        for value in &self.disk {
+            spec.disks.push(disk::parse(value)?);
+        }
+        spec.rng &= !self.no_rng;
+        if let Some(text) = &self.platform {
+            spec.platform = text.parse().map_err(word)?;
+        }
+        if let Some(text) = &self.stop_timeout {
+            spec.stop_timeout_ms = seconds(text)?;
+        }
+        Ok(())
+    }
+
+    fn console(&self, spec: &mut MachineSpec) -> Result<(), Failure> {
+        if let Some(value) = &self.console {
+            spec.console.backend = value.to_string_lossy().parse().map_err(word)?;
+        }
+        if let Some(text) = &self.console_device {
+            spec.console.device = text.parse().map_err(word)?;
+        }
+        Ok(())
+    }
+}
+
+/// A word that isn't one of a few.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
+fn word(error: TextError) -> Failure {
+    let first = error.accepted.split(',').next().unwrap_or_default();
+    Failure::input(
+        error.to_string(),
+        format!("choose one of them, such as {first}"),
+    )
+}
+
+fn number(field: &str, text: &str, hint: &str) -> Result<u64, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits => Ok(number),
+        _ => Err(Failure::input(
+            format!("{field} {text:?} is not a whole number"),
+            hint,
+        )),
+    }
+}
+
+/// Seconds, with a fraction if the user likes, as milliseconds.
+fn seconds(text: &str) -> Result<u64, Failure> {
+    let refuse = || {
+        Failure::input(
+            format!("stop timeout {text:?} is not a number of seconds"),
+            "give seconds, such as 10 or 0.5",
+        )
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(refuse());
+    }
+    let whole: u64 = whole.parse().map_err(|_| refuse())?;
+    let fraction: u64 = format!("{fraction:0<3.3}").parse().map_err(|_| refuse())?;
+    whole
+        .checked_mul(1000)
+        .and_then(|ms| ms.checked_add(fraction))
+        .ok_or_else(refuse)
+}
+
+fn read_spec(path: &Path) -> Result<MachineSpec, Failure> {
+    let open = vmm::files::open_input("spec", path)?;
+    let text = read_limited(&open.file).map_err(|reason| {
+        Failure::input(
+            format!("spec {}: {reason}", path.display()),
+            "give a JSON file with a machine specification",
+        )
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::input(
+            format!("spec {}: {error}", path.display()),
+            "correct the file; `{}` is the smallest specification",
+        )
+    })
+}
+
+fn read_limited(file: &File) -> Result<String, String> {
+    let mut text = String::new();
+    file.take(MAX_SPEC_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| e.to_string())?;
+    match u64::try_from(text.len()) {
+        Ok(len) if len <= MAX_SPEC_BYTES => Ok(text),
+        _ => Err("is longer than 1 MiB".to_owned()),
+    }
+}

@@ -1,0 +1,127 @@
+//! From a specification to a machine that ran: the one place where the parts of the monitor
+//! meet the command line.
+
+use std::path::Path;
+
+use api::doctor::DoctorReport;
+use api::spec::MachineSpec;
+use arch::boot::Payload;
+use vmm::blueprint::Blueprint;
+use vmm::config::Config;
+use vmm::files::{self, Files, Image};
+use vmm::host::doctor::{Facts, KvmFacts, judge};
+use vmm::host::{self, HostCaps, KvmCaps};
+use vmm::kvm::Kvm;
+use vmm::kvm::assist::Needs;
+use vmm::machine::{self, Ended, KernelBytes, ResetCause, Setup};
+use vmm::plan::{Inputs, depends_on_acpi, plan};
+
+use crate::exit::Exit;
+use crate::failure::{self, Failure};
+use crate::{embedded, print};
+
+const KVM: &str = "/dev/kvm";
+
+/// Runs the machine that `spec` describes, or prints its plan.
+pub(crate) fn machine(spec: &MachineSpec, print_plan: bool) -> Result<Exit, Failure> {
+    let config = Config::try_from(spec)?;
+    if print_plan {
+        return show(&config);
+    }
+    let kvm = Kvm::open(Path::new(KVM))?;
+    let needs = host::needs(&kvm);
+    let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
+    let planned = Planned::new(&config, &host)?;
+    let setup = planned.setup(kvm, needs)?;
+    Ok(exit_of(machine::run(setup)?))
+}
+
+/// Prints the plan. A host without KVM shows what a stock one would start.
+fn show(config: &Config) -> Result<Exit, Failure> {
+    let (caps, needs) = match Kvm::open(Path::new(KVM)) {
+        Ok(kvm) => (kvm.capabilities(), host::needs(&kvm)),
+        Err(error) => {
+            log::warn!("{error}; the plan is for a stock KVM");
+            (KvmCaps::stock(), Needs::none())
+        }
+    };
+    let host = HostCaps::gather(caps, &needs, config.hugepages);
+    let planned = Planned::new(config, &host)?;
+    print::out(&print::json(&planned.blueprint.describe())?)?;
+    Ok(Exit::Done)
+}
+
+/// A blueprint with the files that it was planned for.
+struct Planned {
+    blueprint: Blueprint,
+    files: Files,
+    payload: Payload,
+}
+
+impl Planned {
+    fn new(config: &Config, host: &HostCaps) -> Result<Self, Failure> {
+        let files = Files::open(config, embedded::guest())?;
+        let name = config
+            .kernel
+            .as_ref()
+            .map(|kernel| kernel.path.display().to_string());
+        let name = name.as_deref().unwrap_or("built-in");
+        let kernel = files::open_kernel(config, &files.kernel)
+            .map_err(|error| failure::bad_kernel(name, &error))?;
+        let reads_acpi = depends_on_acpi(config)
+            && files::reads_acpi(&kernel, &files.kernel).map_err(|error| {
+                Failure::input(
+                    format!("kernel {name}: can't be read: {error}"),
+                    "check the disk that it is on",
+                )
+            })?;
+        let blueprint = plan(&Inputs {
+            config,
+            host,
+            kernel: &kernel,
+            kernel_reads_acpi: reads_acpi,
+            initrd_bytes: files.initrd.as_ref().map(|open| open.len),
+        })?;
+        Ok(Self {
+            blueprint,
+            files,
+            payload: kernel.into_payload(),
+        })
+    }
+
+    fn setup(self, kvm: Kvm, needs: Needs) -> Result<Setup, Failure> {
+        let kernel = match (self.payload, self.files.kernel) {
+            (Payload::Unpacked(bytes), _) => KernelBytes::Unpacked(bytes),
+            (Payload::File, Image::File(open)) => KernelBytes::File(open.file),
+            (Payload::File, Image::Memory(bytes)) => KernelBytes::Embedded(bytes),
+        };
+        Ok(Setup {
+            kvm,
+            needs,
+            terminal: machine::open_console(&self.blueprint.console)?,
+            blueprint: self.blueprint,
+            kernel,
+            initrd: self.files.initrd.map(|open| open.file),
+            disks: self.files.disks,
+            system: self.files.system,
+        })
+    }
+}
+
+fn exit_of(ended: Ended) -> Exit {
+    match ended {
+        Ended::PowerOff => Exit::Done,
+        Ended::Reset(ResetCause::Asked) => Exit::Reset,
+        Ended::Reset(ResetCause::TripleFault) => Exit::TripleFault,
+        Ended::Reset(ResetCause::Panic) => Exit::GuestPanic,
+        Ended::Killed => Exit::Killed,
+    }
+}
+
+/// Examines this host for `coracle doctor`.
+pub(crate) fn examine() -> DoctorReport {
+    judge(&Facts::gather(
+        Path::new("/"),
+        KvmFacts::gather(Path::new(KVM)),
+    ))
+}
