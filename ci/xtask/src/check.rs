@@ -1,9 +1,9 @@
 //! The two everyday tasks: `check` before a commit, `test` for everything.
 
-use crate::steps::{Report, cargo};
-use crate::{deps, tidy};
+use crate::steps::{Counts, Report, cargo};
+use crate::{deps, lab, tidy};
 use anyhow::Result;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -18,12 +18,30 @@ pub(crate) fn check() -> Result<bool> {
 pub(crate) fn test() -> Result<bool> {
     let mut report = Report::default();
     checks(&mut report)?;
-    report.run(
-        "unit tests",
-        15 * MINUTE,
-        &mut cargo(&["test", "--workspace", "--no-fail-fast"]),
-    )?;
+    let build = ["build", "--release", "--package", "coracle", "--package", "lab"];
+    report.run("release build", 15 * MINUTE, &mut cargo(&build))?;
+    let unit = ["test", "--workspace", "--exclude", "boot-tests", "--no-fail-fast"];
+    report.run("unit tests", 15 * MINUTE, &mut cargo(&unit))?;
+    let boot = ["test", "--package", "boot-tests", "--no-fail-fast"];
+    report.run("boot tests", 15 * MINUTE, &mut cargo(&boot))?;
+    lab_step(&mut report);
     Ok(report.finish())
+}
+
+fn lab_step(report: &mut Report) {
+    println!("\n== lab");
+    if let Some(why) = lab::missing() {
+        return report.skip("lab", &why);
+    }
+    let started = Instant::now();
+    let counts = lab::counted("").unwrap_or_else(|error| {
+        println!("xtask: lab: {error:#}");
+        Counts {
+            failed: 1,
+            ..Counts::default()
+        }
+    });
+    report.push("lab", counts, started.elapsed());
 }
 
 fn checks(report: &mut Report) -> Result<()> {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("arch", &[]),
-    ("boot-tests", &[]),
+    ("boot-tests", &["harness"]),
     (
         "coracle",
         &[

@@ -2,6 +2,7 @@
 //! repository and its target directory, nothing else.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod deps;
 mod fuzz;
@@ -32,6 +33,11 @@ enum Task {
     Tidy,
     /// Which crate may depend on which
     Deps,
+    /// Measure what is promised; prints figures beside their limits
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Boot guests on stock KVM inside an emulator
     Lab {
         /// Only cases whose name contains this
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
         Task::Test => check::test(),
         Task::Tidy => tidy::run(),
         Task::Deps => deps::run(),
+        Task::Bench { bench } => bench::run(&bench),
         Task::Lab { filter } => lab::run(&filter),
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::Kernel { arguments } => kernel::run(&arguments),

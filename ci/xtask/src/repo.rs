@@ -25,6 +25,21 @@ pub(crate) fn release_binary(name: &str) -> PathBuf {
     target().join("x86_64-unknown-linux-gnu/release").join(name)
 }
 
+/// The folder with the kernel and the image that the newest release build of coracle embeds.
+pub(crate) fn embedded_guest() -> Option<PathBuf> {
+    let builds = target().join("x86_64-unknown-linux-gnu/release/build");
+    let entries = std::fs::read_dir(builds).ok()?;
+    let outs = entries.filter_map(|entry| Some(entry.ok()?.path().join("out")));
+    let dated = outs.filter_map(|out| {
+        let made = std::fs::metadata(out.join("guest-kernel"))
+            .ok()?
+            .modified()
+            .ok()?;
+        Some((made, out))
+    });
+    dated.max().map(|(_, out)| out)
+}
+
 /// The first program of that name on the PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -1,2 +1,72 @@
-//! Nothing: the tests of this package are in `tests/`, one file for each question they answer.
+//! What the tests of `coracle boot` have in common: judging refusals and reading plans. The tests
+//! themselves are in `tests/`, one file for each question that they answer.
 #![forbid(unsafe_code)]
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::Exit;
+use harness::TestVm;
+use serde_json::Value;
+
+/// Exit codes of `coracle boot`, as its help documents them.
+pub mod code {
+    /// The guest powered off.
+    pub const POWERED_OFF: i32 = 0;
+    /// The host refused something.
+    pub const HOST: i32 = 1;
+    /// An argument or an input file is wrong.
+    pub const INPUT: i32 = 2;
+    /// The guest asked for a reset.
+    pub const RESET: i32 = 3;
+    /// The guest ended in a triple fault.
+    pub const TRIPLE_FAULT: i32 = 4;
+    /// The guest did not stop in time and was killed.
+    pub const KILLED: i32 = 7;
+}
+
+/// Runs it and checks that it is refused: exit code 2, nothing on standard output and one line of
+/// standard error that contains every one of `words`.
+///
+/// # Errors
+/// Says what is different.
+pub fn refused(vm: TestVm, words: &[&str]) -> Result<()> {
+    refused_with(vm, code::INPUT, words)
+}
+
+/// As `refused`, with another exit code.
+///
+/// # Errors
+/// Says what is different.
+pub fn refused_with(vm: TestVm, code: i32, words: &[&str]) -> Result<()> {
+    judge(&vm.run()?, code, words)
+}
+
+/// Checks how a refused machine ended.
+///
+/// # Errors
+/// Says what is different.
+pub fn judge(exit: &Exit, code: i32, words: &[&str]) -> Result<()> {
+    let text = &exit.stderr;
+    ensure!(exit.code == Some(code), "not refused with {code}: {exit:?}");
+    ensure!(
+        exit.stdout.is_empty(),
+        "writes to standard output: {exit:?}"
+    );
+    ensure!(text.lines().count() == 1, "not one line: {text}");
+    for word in words {
+        ensure!(text.contains(word), "does not name {word:?}: {text}");
+    }
+    if text.contains("panicked") || text.contains("RUST_BACKTRACE") {
+        bail!("a panic is no message: {text}");
+    }
+    Ok(())
+}
+
+/// The plan of a machine, as `--print-plan` prints it.
+///
+/// # Errors
+/// When it fails or prints no JSON.
+pub fn plan(vm: TestVm) -> Result<Value> {
+    let exit = vm.arg("--print-plan").run()?;
+    ensure!(exit.code == Some(0), "{exit:?}");
+    serde_json::from_slice(&exit.stdout).context("the plan is no JSON")
+}

@@ -53,9 +53,7 @@ pub(super) fn write(
             );
         }
     }
-    if let Some(lean) = lean_kernel() {
-        archive.file("kernels/lean", &read(&lean)?, false);
-    }
+    archive.file("kernels/lean", &read(&lean_kernel()?)?, false);
     archive.file("initrds/lean", &initrd(&guest, None)?, false);
     let mut disk = DISK_MARK.to_vec();
     disk.resize(DISK_SIZE, 0);
@@ -86,11 +84,13 @@ fn modules(archive: &mut Archive, package: &KernelPackage, names: &[&str]) -> Re
     Ok(())
 }
 
-/// The lean kernel as a file: `$CORACLE_LEAN_KERNEL`, for trying a new one.
-pub(super) fn lean_kernel() -> Option<PathBuf> {
-    std::env::var_os("CORACLE_LEAN_KERNEL")
-        .map(PathBuf::from)
-        .filter(|path| path.is_file())
+/// The lean kernel as a file: the embedded one, or `$CORACLE_LEAN_KERNEL` for trying another.
+fn lean_kernel() -> Result<PathBuf> {
+    let given = std::env::var_os("CORACLE_LEAN_KERNEL").map(PathBuf::from);
+    let embedded = || Some(repo::embedded_guest()?.join("guest-kernel"));
+    given
+        .or_else(embedded)
+        .context("no lean kernel: build coracle with --release first")
 }
 
 fn binary(name: &str) -> Result<Vec<u8>> {

@@ -1,0 +1,103 @@
+//! `cargo xtask bench`: figures that are promised, measured beside what they are compared with.
+//! Prints, writes JSON, and fails nothing: a benchmark on a busy machine proves little.
+
+mod startup;
+
+use crate::repo;
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// From the command to the guest's first byte and to a shell, memory and size of the program
+    Startup {
+        /// Pairs of runs, ours and the floor's by turns
+        #[arg(long, default_value_t = 40)]
+        runs: u32,
+        /// Boots of the embedded guest
+        #[arg(long, default_value_t = 1)]
+        boots: u32,
+    },
+}
+
+/// Runs a benchmark. True when every limit is met.
+pub(crate) fn run(bench: &Bench) -> Result<bool> {
+    match bench {
+        Bench::Startup { runs, boots } => startup::run(*runs, *boots),
+    }
+}
+
+/// One measured figure beside its limit.
+#[derive(Debug, Serialize)]
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    value: f64,
+    limit: f64,
+    met: bool,
+}
+
+impl Figure {
+    fn new(name: &'static str, unit: &'static str, value: f64, limit: f64) -> Figure {
+        Figure {
+            name,
+            unit,
+            value,
+            limit,
+            met: value <= limit,
+        }
+    }
+
+    fn print(&self) {
+        let Figure {
+            name,
+            unit,
+            value,
+            limit,
+            met,
+        } = self;
+        let word = if *met { "met" } else { "MISSED" };
+        println!("{name:<44} {value:>10.2} {unit:<6} limit {limit:>9.2}  {word}");
+    }
+}
+
+/// The folder of programs and results of benchmarks.
+fn folder() -> Result<PathBuf> {
+    let folder = repo::target().join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+/// The middle of some values, zero of none.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (
+        sorted.len() % 2,
+        sorted.get(middle.saturating_sub(1)..=middle),
+    ) {
+        (0, Some([low, high])) => f64::midpoint(*low, *high),
+        _ => sorted.get(middle).copied().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_found() {
+        for (values, middle) in [
+            (&[][..], 0.0),
+            (&[3.0][..], 3.0),
+            (&[4.0, 1.0][..], 2.5),
+            (&[9.0, 1.0, 2.0][..], 2.0),
+        ] {
+            assert!((median(values) - middle).abs() < 1e-9, "{values:?}");
+        }
+    }
+}

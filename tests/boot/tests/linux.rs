@@ -1,0 +1,42 @@
+//! The embedded guest, on whatever KVM this host has: from the command to a shell, and back.
+
+use boot_tests::code;
+use harness::pty::OnTerminal;
+use harness::{TestVm, skip};
+use std::time::Duration;
+
+/// A weak host emulates the guest's kernel instruction by instruction.
+const BOOT: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(30);
+const PROMPT: &str = "# ";
+
+fn shell(arguments: &[&str]) -> OnTerminal {
+    let vm = TestVm::new().unwrap().args(arguments);
+    let mut terminal = OnTerminal::start(&vm.command().unwrap(), 97, 31).unwrap();
+    terminal.expect(PROMPT, BOOT).unwrap();
+    terminal
+}
+
+fn run(terminal: &mut OnTerminal, command: &str, wanted: &str) {
+    terminal
+        .type_keys(format!("{command}\r").as_bytes())
+        .unwrap();
+    terminal.expect(wanted, COMMAND).unwrap();
+    terminal.expect(PROMPT, COMMAND).unwrap();
+}
+
+#[test]
+fn a_shell_that_runs_commands_and_powers_off() {
+    if skip::without_kvm() {
+        return;
+    }
+    let mut terminal = shell(&["--cpus", "2"]);
+    run(&mut terminal, "echo $((6 * 7))", "42");
+    run(&mut terminal, "cat /proc/cpuinfo | grep -c processor", "2");
+    terminal.type_keys(b"poweroff\r").unwrap();
+    assert_eq!(
+        terminal.exit(COMMAND).unwrap().code(),
+        Some(code::POWERED_OFF)
+    );
+    assert!(terminal.is_as_before().unwrap());
+}
