@@ -18,9 +18,22 @@ pub(crate) fn check() -> Result<bool> {
 pub(crate) fn test() -> Result<bool> {
     let mut report = Report::default();
     checks(&mut report)?;
-    let build = ["build", "--release", "--package", "coracle", "--package", "lab"];
+    let build = [
+        "build",
+        "--release",
+        "--package",
+        "coracle",
+        "--package",
+        "lab",
+    ];
     report.run("release build", 15 * MINUTE, &mut cargo(&build))?;
-    let unit = ["test", "--workspace", "--exclude", "boot-tests", "--no-fail-fast"];
+    let unit = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "boot-tests",
+        "--no-fail-fast",
+    ];
     report.run("unit tests", 15 * MINUTE, &mut cargo(&unit))?;
     let boot = ["test", "--package", "boot-tests", "--no-fail-fast"];
     report.run("boot tests", 15 * MINUTE, &mut cargo(&boot))?;
