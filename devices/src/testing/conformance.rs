@@ -17,6 +17,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn VirtioDevice>, queue: u32) {
     let driver = || GuestDriver::new(make());
     registers_identify_the_device(&mut driver());
     every_access_is_survived(&mut driver());
+    every_access_to_a_running_device_is_survived(&mut driver(), queue);
     status_goes_one_way(&mut driver());
     features_are_agreed_once(&mut driver());
     queues_are_checked_and_frozen(&mut driver());
@@ -77,6 +78,28 @@ fn every_access_is_survived(driver: &mut GuestDriver) {
     for width in WIDTHS {
         let end = crate::virtio::transport::mmio::WINDOW_BYTES - width.bytes();
         assert_eq!(driver.read(end, width), 0);
+    }
+}
+
+/// The same while the device works; what resets it is started again.
+fn every_access_to_a_running_device_is_survived(driver: &mut GuestDriver, queue: u32) {
+    driver.start(u64::MAX);
+    for offset in 0..CONFIG + 0x40 {
+        for width in WIDTHS {
+            for value in [0, 1, 7, u64::MAX] {
+                driver.write(
+                    offset,
+                    width,
+                    value & (u64::MAX >> (64 - 8 * width.bytes())),
+                );
+                driver.read(offset, width);
+            }
+            driver.run();
+        }
+        if driver.get(register::STATUS) != RUNNING {
+            driver.start(u64::MAX);
+        }
+        answered(driver, queue);
     }
 }
 

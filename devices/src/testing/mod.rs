@@ -36,3 +36,6 @@ pub fn small_ram() -> GuestRam {
     let memory = GuestMemoryMmap::from_ranges(&ranges).expect("host memory");
     GuestRam::from(Arc::new(memory))
 }
+
+#[cfg(test)]
+mod tests;
