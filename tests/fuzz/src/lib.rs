@@ -1,5 +1,7 @@
 //! What the fuzz targets share: images that watch how they are read, and what must always hold.
 
+pub mod image;
+
 use std::cell::Cell;
 
 use arch::boot::{BootPlan, Kernel, MemoryKind, Payload, ReadAt};
