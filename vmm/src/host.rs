@@ -106,82 +106,77 @@ impl KvmCaps {
     /// Every feature with its name, those that a machine needs first.
     #[must_use]
     pub fn features(&self) -> [KvmFeature; 16] {
-        let needed = |name, purpose, found| KvmFeature {
+        let one = |required, name, purpose, found| KvmFeature {
             name,
             purpose,
-            required: true,
+            required,
             found,
         };
-        let useful = |name, purpose, found| KvmFeature {
-            name,
-            purpose,
-            required: false,
-            found,
-        };
+        let needed = |name, purpose, found| one(true, name, purpose, found);
+        let useful = |name, purpose, found| one(false, name, purpose, found);
+        let c = self;
         [
-            needed("KVM_CAP_USER_MEMORY", "guest memory", self.user_memory),
+            needed("KVM_CAP_USER_MEMORY", "guest memory", c.user_memory),
             needed(
                 "KVM_CAP_SPLIT_IRQCHIP",
                 "interrupt controllers",
-                self.split_irqchip,
+                c.split_irqchip,
             ),
-            needed("KVM_CAP_IRQ_ROUTING", "interrupt routes", self.irq_routing),
-            needed("KVM_CAP_IRQFD", "interrupts of devices", self.irqfd),
-            needed(
-                "KVM_CAP_SIGNAL_MSI",
-                "interrupts by message",
-                self.signal_msi,
-            ),
+            needed("KVM_CAP_IRQ_ROUTING", "interrupt routes", c.irq_routing),
+            needed("KVM_CAP_IRQFD", "interrupts of devices", c.irqfd),
+            needed("KVM_CAP_SIGNAL_MSI", "interrupts by message", c.signal_msi),
             needed(
                 "KVM_CAP_IMMEDIATE_EXIT",
                 "stopping a virtual CPU",
-                self.immediate_exit,
+                c.immediate_exit,
             ),
             needed(
                 "KVM_CAP_EXT_CPUID",
                 "the guest's view of the CPU",
-                self.set_cpuid,
+                c.set_cpuid,
             ),
             useful(
                 "KVM_CAP_IOEVENTFD",
                 "fast doorbells of devices",
-                self.ioeventfd,
+                c.ioeventfd,
             ),
             useful(
                 "KVM_CAP_TSC_DEADLINE_TIMER",
                 "the guest's timer",
-                self.tsc_deadline,
+                c.tsc_deadline,
             ),
             useful(
                 "KVM_CAP_ADJUST_CLOCK",
                 "the guest's clock after a pause",
-                self.adjust_clock,
+                c.adjust_clock,
             ),
             useful(
                 "KVM_CAP_READONLY_MEM",
                 "read-only memory",
-                self.readonly_memory,
+                c.readonly_memory,
             ),
-            useful("KVM_CAP_XSAVE2", "saving wide registers", self.xsave2),
+            useful("KVM_CAP_XSAVE2", "saving wide registers", c.xsave2),
             useful(
                 "KVM_CAP_DIRTY_LOG_RING",
                 "tracking changed memory",
-                self.dirty_ring,
+                c.dirty_ring,
             ),
             useful(
-                "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
+                EMULATION_FAILURE,
                 "completing instructions",
-                self.emulation_failure_exit,
+                c.emulation_failure_exit,
             ),
-            useful("KVM_CAP_SET_GUEST_DEBUG", "breakpoints", self.guest_debug),
+            useful("KVM_CAP_SET_GUEST_DEBUG", "breakpoints", c.guest_debug),
             useful(
                 "KVM_CAP_X86_MSR_FILTER",
                 "watching model-specific registers",
-                self.msr_filter,
+                c.msr_filter,
             ),
         ]
     }
 }
+
+const EMULATION_FAILURE: &str = "KVM_CAP_EXIT_ON_EMULATION_FAILURE";
 
 impl HostCaps {
     /// What this host offers, given what its KVM said. Costs one system call, and one small read

@@ -16,7 +16,9 @@ pub struct TextError {
 /// Gives an enum its words: `FromStr`, `Display` and `as_str`. Serde's names are derived beside
 /// it (`rename_all`); a test holds the two together.
 macro_rules! words {
-    ($type:ty, $field:literal, $accepted:literal, { $($word:literal => $variant:path),+ $(,)? }) => {
+    ($type:ty, $field:literal, $accepted:literal, {
+        $($word:literal => $variant:path),+ $(,)?
+    }) => {
         impl $type {
             /// The word for this value, as the command line and JSON write it.
             #[must_use]

@@ -144,7 +144,7 @@ impl Problem {
             Self::BeyondLimit { most } => format!("give {field} of at most {}", Size(*most)),
             Self::BeyondHost { has } => format!("give less {field} than {}", Size(*has)),
             Self::FewHugepages { needed, .. } => format!(
-                "reserve pages with `sysctl vm.nr_hugepages={needed}` as root, or leave hugepages out"
+                "reserve them, `sudo sysctl vm.nr_hugepages={needed}`, or leave hugepages out"
             ),
             Self::None => format!("give {field} of 1 or more"),
             Self::TooMany { most, .. } => format!("give {field} of at most {most}"),
