@@ -61,7 +61,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Another virtual machine has it.
-    #[error("disk {}: is in use by another virtual machine; stop that one, use a copy, or attach \
+    #[error("disk {}: is locked by another virtual machine; stop that one, use a copy, or attach \
         it with ,ro to all", path.display())]
     Locked {
         /// The path.

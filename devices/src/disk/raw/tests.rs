@@ -133,7 +133,7 @@ fn messages_say_what_to_do() {
     );
     let message = OpenError::Locked { path }.to_string();
     assert!(
-        message.contains("in use by another virtual machine"),
+        message.contains("locked by another virtual machine"),
         "{message}"
     );
 }
