@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// Says so on standard error, one line each for what is wrong and what to do.
+    /// Says so on standard error, in one line: what is wrong and what to do.
     pub(crate) fn report(&self) -> Exit {
         print::err(&self.to_string());
         self.exit
@@ -52,10 +52,10 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "coracle: {}", one_line(&self.message))?;
+        write!(f, "coracle: {}", one_line(&self.message))?;
         match self.hint.as_str() {
-            "" => Ok(()),
-            hint => writeln!(f, "hint: {}", one_line(hint)),
+            "" => writeln!(f),
+            hint => writeln!(f, "; hint: {}", one_line(hint)),
         }
     }
 }
@@ -161,11 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_lines_whatever_the_path() {
+    fn one_line_whatever_the_path() {
         let text = Failure::input("disk a\nb\u{1b}[2J: gone", "mend\nit").to_string();
         assert_eq!(
             text,
-            "coracle: disk a\\nb\\u{1b}[2J: gone\nhint: mend\\nit\n"
+            "coracle: disk a\\nb\\u{1b}[2J: gone; hint: mend\\nit\n"
         );
     }
 }

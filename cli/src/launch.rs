@@ -5,7 +5,7 @@ use std::path::Path;
 
 use api::doctor::DoctorReport;
 use api::spec::MachineSpec;
-use arch::boot::Payload;
+use arch::boot::{Kernel, Payload};
 use vmm::blueprint::Blueprint;
 use vmm::config::Config;
 use vmm::files::{self, Files, Image};
@@ -22,22 +22,24 @@ use crate::{embedded, print};
 
 const KVM: &str = "/dev/kvm";
 
-/// Runs the machine that `spec` describes, or prints its plan.
+/// Runs the machine that `spec` describes, or prints its plan. Bad input is told before a host
+/// that can't run it anyway.
 pub(crate) fn machine(spec: &MachineSpec, print_plan: bool) -> Result<Exit, Failure> {
     let config = Config::try_from(spec)?;
+    let parts = Parts::open(&config)?;
     if print_plan {
-        return show(&config);
+        return show(&config, &parts);
     }
     let kvm = Kvm::open(Path::new(KVM))?;
     let needs = host::needs(&kvm);
     let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
-    let planned = Planned::new(&config, &host)?;
-    let setup = planned.setup(kvm, needs)?;
+    let blueprint = parts.plan(&config, &host)?;
+    let setup = parts.setup(kvm, needs, blueprint)?;
     Ok(exit_of(machine::run(setup)?))
 }
 
 /// Prints the plan. A host without KVM shows what a stock one would start.
-fn show(config: &Config) -> Result<Exit, Failure> {
+fn show(config: &Config, parts: &Parts) -> Result<Exit, Failure> {
     let (caps, needs) = match Kvm::open(Path::new(KVM)) {
         Ok(kvm) => (kvm.capabilities(), host::needs(&kvm)),
         Err(error) => {
@@ -46,20 +48,20 @@ fn show(config: &Config) -> Result<Exit, Failure> {
         }
     };
     let host = HostCaps::gather(caps, &needs, config.hugepages);
-    let planned = Planned::new(config, &host)?;
-    print::out(&print::json(&planned.blueprint.describe())?)?;
+    let blueprint = parts.plan(config, &host)?;
+    print::out(&print::json(&blueprint.describe())?)?;
     Ok(Exit::Done)
 }
 
-/// A blueprint with the files that it was planned for.
-struct Planned {
-    blueprint: Blueprint,
+/// The open files of a machine and what its kernel is.
+struct Parts {
     files: Files,
-    payload: Payload,
+    kernel: Kernel,
+    kernel_reads_acpi: bool,
 }
 
-impl Planned {
-    fn new(config: &Config, host: &HostCaps) -> Result<Self, Failure> {
+impl Parts {
+    fn open(config: &Config) -> Result<Self, Failure> {
         let files = Files::open(config, embedded::guest())?;
         let name = config
             .kernel
@@ -68,29 +70,30 @@ impl Planned {
         let name = name.as_deref().unwrap_or("built-in");
         let kernel = files::open_kernel(config, &files.kernel)
             .map_err(|error| failure::bad_kernel(name, &error))?;
-        let reads_acpi = depends_on_acpi(config)
+        let kernel_reads_acpi = depends_on_acpi(config)
             && files::reads_acpi(&kernel, &files.kernel).map_err(|error| {
-                Failure::input(
-                    format!("kernel {name}: can't be read: {error}"),
-                    "check the disk that it is on",
-                )
+                let message = format!("kernel {name}: can't be read: {error}");
+                Failure::input(message, "check the disk that it is on")
             })?;
-        let blueprint = plan(&Inputs {
-            config,
-            host,
-            kernel: &kernel,
-            kernel_reads_acpi: reads_acpi,
-            initrd_bytes: files.initrd.as_ref().map(|open| open.len),
-        })?;
         Ok(Self {
-            blueprint,
             files,
-            payload: kernel.into_payload(),
+            kernel,
+            kernel_reads_acpi,
         })
     }
 
-    fn setup(self, kvm: Kvm, needs: Needs) -> Result<Setup, Failure> {
-        let kernel = match (self.payload, self.files.kernel) {
+    fn plan(&self, config: &Config, host: &HostCaps) -> Result<Blueprint, Failure> {
+        Ok(plan(&Inputs {
+            config,
+            host,
+            kernel: &self.kernel,
+            kernel_reads_acpi: self.kernel_reads_acpi,
+            initrd_bytes: self.files.initrd.as_ref().map(|open| open.len),
+        })?)
+    }
+
+    fn setup(self, kvm: Kvm, needs: Needs, blueprint: Blueprint) -> Result<Setup, Failure> {
+        let kernel = match (self.kernel.into_payload(), self.files.kernel) {
             (Payload::Unpacked(bytes), _) => KernelBytes::Unpacked(bytes),
             (Payload::File, Image::File(open)) => KernelBytes::File(open.file),
             (Payload::File, Image::Memory(bytes)) => KernelBytes::Embedded(bytes),
@@ -98,8 +101,8 @@ impl Planned {
         Ok(Setup {
             kvm,
             needs,
-            terminal: machine::open_console(&self.blueprint.console)?,
-            blueprint: self.blueprint,
+            terminal: machine::open_console(&blueprint.console)?,
+            blueprint,
             kernel,
             initrd: self.files.initrd.map(|open| open.file),
             disks: self.files.disks,

@@ -18,7 +18,7 @@ use arch::tables::{self, Platform, VirtioMmio};
 use crate::blueprint::{
     Blueprint, DeviceBlueprint, KernelBlueprint, MemoryBlueprint, MemorySlot, Window,
 };
-use crate::config::{Config, ConfigError, HUGE_PAGE_BYTES, Problem, Size};
+use crate::config::{Config, ConfigError, HUGE_PAGE_BYTES, Problem};
 use crate::host::HostCaps;
 
 /// All that a plan depends on.
@@ -215,7 +215,7 @@ fn check_host(config: &Config, host: &HostCaps) -> Result<(), PlanError> {
         let problem = Problem::BeyondHost {
             has: host.memory_bytes,
         };
-        return Err(ConfigError::new("memory", &Size(bytes), problem).into());
+        return Err(ConfigError::new("memory", &config.memory_text, problem).into());
     }
     let needed = bytes / HUGE_PAGE_BYTES;
     if config.hugepages && needed > host.free_hugepages {
@@ -223,7 +223,7 @@ fn check_host(config: &Config, host: &HostCaps) -> Result<(), PlanError> {
             needed,
             free: host.free_hugepages,
         };
-        return Err(ConfigError::new("memory", &Size(bytes), problem).into());
+        return Err(ConfigError::new("memory", &config.memory_text, problem).into());
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ Examples:
 
 /// Start a microVM with its console on this terminal
 #[derive(Debug, Default, Args)]
-#[command(after_help = format!("{KEYS}\n{}", exit::TABLE))]
+#[command(after_help = format!("{KEYS}\n{}", exit::TABLE), args_override_self = true)]
 pub(crate) struct Flags {
     /// Kernel, an ELF vmlinux or a bzImage [default: the built-in guest]
     #[arg(long, value_name = "FILE", help_heading = "Guest")]

@@ -110,11 +110,6 @@ fn arguments_that_make_no_sense() {
             "`coracle --help`",
         ),
         (
-            "boot --kernel /k --kernel /l",
-            "the argument '--kernel <FILE>' cannot be used multiple times",
-            "`coracle --help`",
-        ),
-        (
             "boot --kernel-format elf",
             "the following required arguments were not provided: --kernel <FILE>",
             "`coracle --help`",
@@ -239,6 +234,13 @@ fn values_that_make_no_sense() {
         assert!(failure.hint.contains(hint), "{words:?}: {}", failure.hint);
         assert_eq!(failure.exit, Exit::BadInput);
     }
+}
+
+/// Wrappers and aliases give flags that the user's own come after.
+#[test]
+fn the_last_flag_wins() {
+    let spec = spec(&["--cpus", "2", "--hugepages", "--cpus", "3", "--hugepages"]).unwrap();
+    assert_eq!((spec.cpus, spec.hugepages), (3, true));
 }
 
 #[test]

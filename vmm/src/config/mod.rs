@@ -52,6 +52,8 @@ pub struct Config {
     pub cpus: CpuCount,
     /// How much memory.
     pub memory: MemorySize,
+    /// The amount as the user wrote it, for messages.
+    pub memory_text: String,
     /// Whether reserved 2 MiB pages back the memory.
     pub hugepages: bool,
     /// The user's disks.
@@ -130,6 +132,10 @@ impl TryFrom<&MachineSpec> for Config {
             default_cmdline: spec.default_cmdline,
             cpus: spec.cpus.try_into()?,
             memory,
+            memory_text: spec
+                .memory
+                .as_ref()
+                .map_or_else(|| Size(memory.bytes()).to_string(), ToString::to_string),
             hugepages: spec.hugepages,
             disks: disk::read_all(&spec.disks)?,
             console: spec.console.backend.clone(),

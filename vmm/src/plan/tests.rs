@@ -318,7 +318,7 @@ fn what_the_host_refuses() {
         ..MachineSpec::default()
     };
     let (error, remedy) = refuse(&memory("17G"), &host());
-    assert_eq!(error, "memory 17 GiB: more than the 16 GiB of this host");
+    assert_eq!(error, "memory 17G: more than the 16 GiB of this host");
     assert_eq!(remedy, "give less memory than 16 GiB");
 
     let few = HostCaps {
