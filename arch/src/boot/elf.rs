@@ -52,6 +52,14 @@ fn header(image: &dyn ReadAt) -> Result<Elf64_Ehdr, KernelError> {
             remedy: "give the vmlinux or bzImage of an x86-64 kernel",
         });
     }
+    check_header(&header)?;
+    let sections = u64::from(header.e_shnum) * u64::from(header.e_shentsize);
+    read::check(image, header.e_shoff, sections, "the section header table")?;
+    Ok(header)
+}
+
+/// The fields that have one good value each.
+fn check_header(header: &Elf64_Ehdr) -> Result<(), KernelError> {
     let ident = |at: usize| header.e_ident.get(at).copied().unwrap_or_default();
     let checks: [(&str, u64, u64, &str); 8] = [
         (
@@ -112,9 +120,7 @@ fn header(image: &dyn ReadAt) -> Result<Elf64_Ehdr, KernelError> {
             });
         }
     }
-    let sections = u64::from(header.e_shnum) * u64::from(header.e_shentsize);
-    read::check(image, header.e_shoff, sections, "the section header table")?;
-    Ok(header)
+    Ok(())
 }
 
 fn program_headers(

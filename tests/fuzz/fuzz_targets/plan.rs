@@ -52,7 +52,7 @@ impl Input<'_> {
             initrd: self.initrd.map(|(path, _)| path.into()),
             cmdline: self.cmdline.into(),
             default_cmdline: self.switch(0),
-            cpus: self.cpus.into(),
+            cpus: (self.cpus % 80).into(),
             memory: self.memory.map(|memory| match memory {
                 Ok(bytes) => SizeSpec::Bytes(bytes.value()),
                 Err(text) => SizeSpec::Text(text.into()),
@@ -87,7 +87,11 @@ impl Input<'_> {
     }
 
     fn host(&self) -> HostCaps {
-        let (max_vcpus, memory, hugepages) = self.host;
+        let (max_vcpus, memory, hugepages) = match self.switch(5) {
+            true => self.host,
+            // A host that is no reason to refuse a machine.
+            false => (255, Place::Mib(u16::MAX, 0), 255),
+        };
         HostCaps {
             kvm: KvmCaps {
                 max_vcpus: max_vcpus.into(),

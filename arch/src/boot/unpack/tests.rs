@@ -179,7 +179,10 @@ fn unknown_packings_are_named() {
 
 proptest! {
     #[test]
-    fn damage_never_panics(which in 0usize..5, edits in prop::collection::vec(any::<(u16, u8)>(), 1..5)) {
+    fn damage_never_panics(
+        which in 0usize..5,
+        edits in prop::collection::vec(any::<(u16, u8)>(), 1..5),
+    ) {
         let mut packed = packings(&text()).swap_remove(which).1;
         for (at, value) in edits {
             let at = usize::from(at) % packed.len();
