@@ -13,7 +13,7 @@ use devices::tty::{Terminal, UserRequest};
 use devices::virtio::{DeviceCommand, SlotHandle};
 
 use super::catalog::{BellAt, Built, Catalog, host};
-use super::{Ended, MachineError, Setup};
+use super::{Ended, HostConsole, MachineError, Setup};
 use crate::blueprint::Blueprint;
 use crate::control::{Control, OnResize};
 use crate::kvm::assist::Needs;
@@ -21,9 +21,6 @@ use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
 use crate::sys::Signals;
 use crate::vcpu::{Buses, VcpuThreads};
-
-/// Signals that ask for the machine's end.
-const STOP_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// A machine whose vCPUs run.
 ///
@@ -72,11 +69,12 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         initrd,
         disks,
         system,
-        mut terminal,
+        console,
     } = setup;
-    // Before any other thread exists, so that all of them inherit the mask.
-    let signals = Signals::take_over(&[STOP_SIGNALS.as_slice(), &[libc::SIGWINCH]].concat())
-        .map_err(host("taking over signals"))?;
+    let HostConsole {
+        signals,
+        mut terminal,
+    } = console;
     let mut vm = create_vm(&kvm, &needs)?;
     let ranges: Vec<_> = blueprint
         .memory

@@ -9,12 +9,12 @@ mod console;
 
 pub use crate::control::ControlError;
 pub use crate::memory::{KernelBytes, MemoryError};
-pub use console::open_console;
+pub use console::HostConsole;
 
 use std::fs::File;
 
 use devices::GuestRam;
-use devices::tty::Terminal;
+use devices::tty::TtyError;
 
 use crate::blueprint::Blueprint;
 use crate::files::OpenFile;
@@ -39,7 +39,7 @@ pub struct Setup {
     /// The built-in guest's system image.
     pub system: Option<OpenFile>,
     /// The console's host side.
-    pub terminal: Terminal,
+    pub console: HostConsole,
 }
 
 /// How a guest came to its end.
@@ -76,6 +76,9 @@ pub enum MachineError {
     /// The assists of a weak host.
     #[error(transparent)]
     Assist(#[from] AssistError),
+    /// The console's backend.
+    #[error(transparent)]
+    Console(#[from] TtyError),
     /// A disk that another machine writes, or that can't be used.
     #[error(transparent)]
     Disk(#[from] devices::disk::OpenError),
