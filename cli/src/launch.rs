@@ -13,7 +13,7 @@ use vmm::host::doctor::{Facts, KvmFacts, judge};
 use vmm::host::{self, HostCaps, KvmCaps};
 use vmm::kvm::Kvm;
 use vmm::kvm::assist::Needs;
-use vmm::machine::{self, Ended, KernelBytes, ResetCause, Setup};
+use vmm::machine::{self, Ended, HostConsole, KernelBytes, ResetCause, Setup};
 use vmm::plan::{Inputs, depends_on_acpi, plan};
 
 use crate::exit::Exit;
@@ -98,10 +98,14 @@ impl Parts {
             (Payload::File, Image::File(open)) => KernelBytes::File(open.file),
             (Payload::File, Image::Memory(bytes)) => KernelBytes::Embedded(bytes),
         };
+        let console = HostConsole::open(&blueprint.console)?;
+        if let Some(path) = console.pty_path() {
+            print::err(&format!("coracle: console on {}\n", path.display()));
+        }
         Ok(Setup {
             kvm,
             needs,
-            terminal: machine::open_console(&blueprint.console)?,
+            console,
             blueprint,
             kernel,
             initrd: self.files.initrd.map(|open| open.file),
