@@ -4,6 +4,7 @@
 pub(crate) mod boot;
 pub(crate) mod disk;
 pub(crate) mod doctor;
+pub(crate) mod kernel;
 pub(crate) mod version;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ struct Arguments {
 enum Subcommands {
     Boot(Box<boot::Flags>),
     Doctor(doctor::Flags),
+    Kernel(kernel::Flags),
     Version(version::Flags),
 }
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Boot(Box<boot::Flags>),
     /// `coracle doctor`
     Doctor(doctor::Flags),
+    /// `coracle kernel`
+    Kernel(kernel::Flags),
     /// `coracle version`
     Version(version::Flags),
     /// `--help` and `--version`: text for standard output.
@@ -63,6 +67,9 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Ok(Arguments {
             command: Subcommands::Doctor(flags),
         }) => Ok(Command::Doctor(flags)),
+        Ok(Arguments {
+            command: Subcommands::Kernel(flags),
+        }) => Ok(Command::Kernel(flags)),
         Ok(Arguments {
             command: Subcommands::Version(flags),
         }) => Ok(Command::Version(flags)),

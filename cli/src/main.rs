@@ -5,6 +5,7 @@ mod embedded;
 mod exit;
 mod failure;
 mod flags;
+mod kernel_check;
 mod launch;
 mod logger;
 mod print;
@@ -28,6 +29,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
     match flags::parse(arguments)? {
         Command::Boot(flags) => flags.run(),
         Command::Doctor(flags) => flags.run(),
+        Command::Kernel(flags) => flags.run(),
         Command::Version(flags) => flags.run(),
         Command::Help(text) => print::out(&text).map(|()| Exit::Done),
     }
