@@ -27,12 +27,24 @@ impl RateLimit {
         Self::default()
     }
 
-    /// Logs a warning about something that the guest did.
+    /// Logs a warning about something that the guest did wrong.
     pub fn warn(&self, message: fmt::Arguments<'_>) {
+        self.log(log::Level::Warn, message);
+    }
+
+    /// Logs something that guests do in the normal course of things.
+    pub fn debug(&self, message: fmt::Arguments<'_>) {
+        self.log(log::Level::Debug, message);
+    }
+
+    fn log(&self, level: log::Level, message: fmt::Arguments<'_>) {
+        if !log::log_enabled!(level) {
+            return;
+        }
         match self.admit(Instant::now()) {
             None => {}
-            Some(0) => log::warn!("{message}"),
-            Some(suppressed) => log::warn!("{message} ({suppressed} lines before it left out)"),
+            Some(0) => log::log!(level, "{message}"),
+            Some(left_out) => log::log!(level, "{message} ({left_out} lines before it left out)"),
         }
     }
 
