@@ -5,3 +5,6 @@ mod thread;
 
 pub(crate) use dispatch::Buses;
 pub(crate) use thread::{VcpuEnd, VcpuThreads};
+
+#[cfg(test)]
+mod tests;

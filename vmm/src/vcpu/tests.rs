@@ -1,0 +1,137 @@
+//! vCPU threads on the host's own KVM: whatever a guest does, its threads stop when they are told.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arch::boot::CpuStart;
+use arch::layout;
+use arch::regs::{Regs, Segment, StartSregs};
+use devices::legacy::IoApic;
+use devices::{BusBuilder, GuestRam};
+
+use super::{Buses, VcpuEnd, VcpuThreads};
+use crate::kvm::assist::Needs;
+use crate::kvm::{Kvm, Vcpu};
+use crate::memory;
+
+/// Far beyond what a stop takes, so that a loaded host fails no test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the guest's code is.
+const CODE: u64 = 0x1000;
+
+/// 32-bit protected mode without paging, flat segments, at [`CODE`].
+fn start() -> CpuStart {
+    let code = Segment {
+        limit: 0xffff_ffff,
+        selector: 0x10,
+        kind: 11,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Segment::default()
+    };
+    let data = Segment {
+        selector: 0x18,
+        kind: 3,
+        ..code
+    };
+    let tr = Segment {
+        limit: 0x67,
+        selector: 0x20,
+        kind: 11,
+        present: 1,
+        ..Segment::default()
+    };
+    let sregs = StartSregs {
+        cs: code,
+        data,
+        tr,
+        cr0: 0x11,
+        ..StartSregs::default()
+    };
+    let regs = Regs {
+        rip: CODE,
+        rflags: 2,
+        ..Regs::default()
+    };
+    CpuStart { regs, sregs }
+}
+
+fn buses() -> Arc<Buses> {
+    Arc::new(Buses {
+        ports: BusBuilder::new("port").freeze(),
+        mmio: BusBuilder::new("mmio").freeze(),
+        ioapic: Arc::new(Mutex::new(IoApic::new(
+            layout::IOAPIC_PINS,
+            Box::new(|_, _| ()),
+        ))),
+    })
+}
+
+/// Two vCPUs: the first runs `code`, the second waits for a start-up message that never comes.
+fn vcpus(code: &[u8]) -> Vec<Vcpu> {
+    let kvm = Kvm::open(Path::new("/dev/kvm")).unwrap();
+    let needs = Needs::detect(kvm.raw());
+    let mut vm = kvm.create_vm().unwrap();
+    vm.reserve_kvm_pages().unwrap();
+    vm.enable_split_irqchip(layout::IOAPIC_PINS.into()).unwrap();
+    vm.prepare_assists(&needs).unwrap();
+    let ram: GuestRam = memory::map(&[(0, 1 << 20)], false).unwrap();
+    ram.write_bytes(CODE, code).unwrap();
+    vm.map_ram(&ram).unwrap();
+    let vcpus: Vec<_> = (0..2)
+        .map(|id| vm.create_vcpu(id, &needs).unwrap())
+        .collect();
+    vcpus[0].set_start(&start()).unwrap();
+    vcpus
+}
+
+/// Runs `work` on a thread of its own and fails when it hangs.
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (done, ended) = channel();
+    let worker = std::thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(PATIENCE).expect("it hangs or failed");
+    worker.join().unwrap();
+}
+
+#[test]
+fn threads_stop_whatever_the_guest_does() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    let spin: &[u8] = &[0xeb, 0xfe];
+    let halt: &[u8] = &[0xf4, 0xeb, 0xfd];
+    let read_nowhere: &[u8] = &[0xe4, 0x99, 0xeb, 0xfc];
+    for code in [spin, halt, read_nowhere] {
+        // Many times, with a stop at once: a kick that lands before KVM_RUN must not be lost.
+        for _ in 0..20 {
+            in_time(move || drop(VcpuThreads::start(vcpus(code), &buses()).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_triple_fault_is_reported_once() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    in_time(|| {
+        // An undefined instruction without an interrupt table.
+        let threads = VcpuThreads::start(vcpus(&[0x0f, 0x0b]), &buses()).unwrap();
+        let end = loop {
+            if let Some(end) = threads.next_end() {
+                break end;
+            }
+            std::thread::yield_now();
+        };
+        assert!(matches!(end, VcpuEnd::TripleFault), "{end:?}");
+        assert!(threads.next_end().is_none());
+    });
+}
