@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::config::{Config, DiskConfig};
@@ -39,8 +39,8 @@ pub struct Files {
     pub initrd: Option<OpenFile>,
     /// The user's disks, in the order of [`Config::disks`].
     pub disks: Vec<OpenFile>,
-    /// The system image of the built-in guest, where it is what starts: a sealed memory file.
-    pub system: Option<OpenFile>,
+    /// The system image of the built-in guest, where it is what starts.
+    pub system: Option<&'static [u8]>,
 }
 
 /// An open file or block device.
@@ -136,10 +136,7 @@ impl Files {
                 let open = open_file("kernel", &kernel.path)?;
                 (Image::File(open), None)
             }
-            None => (
-                Image::Memory(built_in.kernel),
-                Some(memory_file(built_in.system)?),
-            ),
+            None => (Image::Memory(built_in.kernel), Some(built_in.system)),
         };
         let initrd = config
             .initrd
@@ -244,30 +241,4 @@ fn block_len(fd: &OwnedFd) -> Result<u64, FileProblem> {
     let len = rustix::fs::seek(fd, SeekFrom::End(0)).map_err(|e| FileProblem::Read(e.into()))?;
     rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(|e| FileProblem::Read(e.into()))?;
     Ok(len)
-}
-
-/// The built-in system image as a file that nobody can change, the guest least of all.
-fn memory_file(bytes: &'static [u8]) -> Result<OpenFile, FileError> {
-    let fill = || -> io::Result<OpenFile> {
-        let fd = rustix::fs::memfd_create(
-            "coracle-system",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
-        let mut file = File::from(fd);
-        io::Write::write_all(&mut file, bytes)?;
-        rustix::fs::fcntl_add_seals(
-            &file,
-            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
-        )?;
-        rustix::fs::seek(&file, SeekFrom::Start(0))?;
-        Ok(OpenFile {
-            file,
-            len: bytes.len() as u64,
-        })
-    };
-    fill().map_err(|error| FileError {
-        field: "built-in system image",
-        path: "memory".into(),
-        problem: FileProblem::Read(error),
-    })
 }

@@ -1,26 +1,26 @@
 //! From a blueprint to a running machine: KVM's objects, memory, devices, vCPUs, threads.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
 use devices::GuestRam;
-use devices::bus::BusBuilder;
 use devices::event::{Loop, LoopThread, Remote};
 use devices::legacy::Pm;
 use devices::line::{PowerEvents, Reports, power_line, report_line};
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::{DeviceCommand, SlotHandle};
 
-use super::catalog::{BellAt, Built, Catalog, host};
-use super::{Ended, HostConsole, MachineError, Setup};
+use super::catalog::{BellAt, Catalog, Parts, host};
+use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
 use crate::control::{Control, OnResize};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
 use crate::sys::Signals;
-use crate::vcpu::{Buses, VcpuThreads};
+use crate::vcpu::VcpuThreads;
 
 /// A machine whose vCPUs run.
 ///
@@ -65,7 +65,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         kvm,
         needs,
         blueprint,
-        mut kernel,
+        kernel,
         initrd,
         disks,
         system,
@@ -76,55 +76,20 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         mut terminal,
     } = console;
     let mut vm = create_vm(&kvm, &needs)?;
-    let ranges: Vec<_> = blueprint
-        .memory
-        .slots
-        .iter()
-        .map(|slot| (slot.start, slot.len))
-        .collect();
-    let ram = memory::map(&ranges, blueprint.memory.hugepages)?;
-    memory::fill(
-        &ram,
-        &blueprint.boot.placements,
-        &mut kernel,
-        initrd.as_ref(),
-    )?;
-    memory::fill(&ram, &blueprint.tables, &mut kernel, None)?;
-    // Its bytes are in guest memory now; an unpacked payload is tens of megabytes.
-    drop(kernel);
-    vm.map_ram(&ram)?;
-
+    let ram = map_memory(&mut vm, &blueprint, kernel, initrd.as_ref())?;
     let (power, power_events) = power_line().map_err(host("creating the power line"))?;
     let (requester, requests) = report_line().map_err(host("creating the console's requests"))?;
     let mut io = Loop::new()?;
-    let mut catalog = Catalog {
-        vm: &vm,
-        ram: &ram,
-        ports: BusBuilder::new("port"),
-        mmio: BusBuilder::new("mmio"),
-        io: &mut io,
-        terminal: &mut terminal,
-        requests: requester,
-        power,
+    let parts = Parts {
         disks: disks.into_iter().map(Some).collect(),
         system,
-        built: Built::default(),
+        requests: requester,
+        power,
     };
+    let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts);
     catalog.build(&blueprint)?;
-    let Catalog {
-        ports, mmio, built, ..
-    } = catalog;
+    let (buses, built) = catalog.finish();
     let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
-    let buses = Arc::new(Buses {
-        ports: ports.freeze(),
-        mmio: mmio.freeze(),
-        ioapic: built
-            .ioapic
-            .expect("invariant: every blueprint has an IOAPIC"),
-    });
-    let pm = built
-        .pm
-        .expect("invariant: every blueprint has the power registers");
     let (remote, thread) = io.spawn("io-0")?;
     let io = IoThread { remote, thread };
     let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
@@ -134,7 +99,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         signals,
         power_events,
         requests,
-        pm,
+        pm: built.pm,
     };
     let control = control(&blueprint, sources, built.console, &terminal);
     Ok(Running {
@@ -144,6 +109,22 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         control,
         _terminal: terminal,
     })
+}
+
+/// Maps guest memory into the machine and puts everything into it that the plan places.
+fn map_memory(
+    vm: &mut Vm,
+    blueprint: &Blueprint,
+    mut kernel: KernelBytes,
+    initrd: Option<&File>,
+) -> Result<GuestRam, MachineError> {
+    let slots = blueprint.memory.slots.iter();
+    let ranges: Vec<_> = slots.map(|slot| (slot.start, slot.len)).collect();
+    let ram = memory::map(&ranges, blueprint.memory.hugepages)?;
+    memory::fill(&ram, &blueprint.boot.placements, &mut kernel, initrd)?;
+    memory::fill(&ram, &blueprint.tables, &mut kernel, None)?;
+    vm.map_ram(&ram)?;
+    Ok(ram)
 }
 
 fn create_vm(kvm: &Kvm, needs: &Needs) -> Result<Vm, MachineError> {

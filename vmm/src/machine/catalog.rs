@@ -1,10 +1,9 @@
 //! The one match from a device of the blueprint to its constructor.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use devices::bus::{AddressRange, BusBuilder, BusDevice};
-use devices::disk::RawDisk;
+use devices::disk::{Disk, MemoryDisk, RawDisk};
 use devices::event::Loop;
 use devices::legacy::I8042;
 use devices::legacy::Pm;
@@ -23,6 +22,7 @@ use super::MachineError;
 use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
 use crate::files::OpenFile;
 use crate::kvm::{Routes, Vm};
+use crate::vcpu::Buses;
 
 /// A doorbell that KVM could ring by itself, and where the driver writes.
 #[derive(Debug)]
@@ -32,31 +32,80 @@ pub(super) struct BellAt {
     pub(super) queue: u32,
 }
 
-/// What the devices are built with, and what is left when all are.
-pub(super) struct Catalog<'a> {
-    pub(super) vm: &'a Vm,
-    pub(super) ram: &'a GuestRam,
-    pub(super) ports: BusBuilder,
-    pub(super) mmio: BusBuilder,
-    pub(super) io: &'a mut Loop,
-    pub(super) terminal: &'a mut Terminal,
+/// What single devices take with them.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) disks: Vec<Option<OpenFile>>,
+    pub(super) system: Option<&'static [u8]>,
     pub(super) requests: Reporter<UserRequest>,
     pub(super) power: PowerLine,
-    pub(super) disks: Vec<Option<OpenFile>>,
-    pub(super) system: Option<OpenFile>,
-    pub(super) built: Built,
+}
+
+/// What devices are built with, and what is built so far.
+pub(super) struct Catalog<'a> {
+    vm: &'a Vm,
+    ram: &'a GuestRam,
+    io: &'a mut Loop,
+    terminal: &'a mut Terminal,
+    parts: Parts,
+    ports: BusBuilder,
+    mmio: BusBuilder,
+    ioapic: Option<Arc<Mutex<IoApic>>>,
+    pm: Option<Arc<Mutex<Pm>>>,
+    console: Option<SlotHandle>,
+    bells: Vec<BellAt>,
 }
 
 /// The devices that others must reach.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Built {
-    pub(super) ioapic: Option<Arc<Mutex<IoApic>>>,
-    pub(super) pm: Option<Arc<Mutex<Pm>>>,
+    pub(super) pm: Arc<Mutex<Pm>>,
     pub(super) console: Option<SlotHandle>,
     pub(super) bells: Vec<BellAt>,
 }
 
-impl Catalog<'_> {
+impl<'a> Catalog<'a> {
+    pub(super) fn new(
+        vm: &'a Vm,
+        ram: &'a GuestRam,
+        io: &'a mut Loop,
+        terminal: &'a mut Terminal,
+        parts: Parts,
+    ) -> Self {
+        Self {
+            vm,
+            ram,
+            io,
+            terminal,
+            parts,
+            ports: BusBuilder::new("port"),
+            mmio: BusBuilder::new("mmio"),
+            ioapic: None,
+            pm: None,
+            console: None,
+            bells: Vec::new(),
+        }
+    }
+
+    /// The buses, frozen, and what else must be reached.
+    pub(super) fn finish(self) -> (Arc<Buses>, Built) {
+        let buses = Buses {
+            ports: self.ports.freeze(),
+            mmio: self.mmio.freeze(),
+            ioapic: self
+                .ioapic
+                .expect("invariant: every blueprint has an IOAPIC"),
+        };
+        let built = Built {
+            pm: self
+                .pm
+                .expect("invariant: every blueprint has the power registers"),
+            console: self.console,
+            bells: self.bells,
+        };
+        (Arc::new(buses), built)
+    }
+
     /// Builds every device of the blueprint, in its order.
     pub(super) fn build(&mut self, blueprint: &Blueprint) -> Result<(), MachineError> {
         blueprint
@@ -69,19 +118,22 @@ impl Catalog<'_> {
         match &device.kind {
             DeviceKind::Serial { console } => self.serial(device, *console),
             DeviceKind::I8042 => {
-                let i8042 = I8042::new(self.power.clone());
+                let i8042 = I8042::new(self.parts.power.clone());
                 self.attach("i8042", device.at, Arc::new(Mutex::new(i8042)));
                 Ok(())
             }
             DeviceKind::PowerManagement => {
-                let pm = Arc::new(Mutex::new(Pm::new(self.line(device)?, self.power.clone())));
-                self.built.pm = Some(Arc::clone(&pm));
+                let pm = Arc::new(Mutex::new(Pm::new(
+                    self.line(device)?,
+                    self.parts.power.clone(),
+                )));
+                self.pm = Some(Arc::clone(&pm));
                 self.attach("pm", device.at, pm);
                 Ok(())
             }
             DeviceKind::IoApic { pins } => {
                 let ioapic = Arc::new(Mutex::new(self.ioapic(*pins)));
-                self.built.ioapic = Some(Arc::clone(&ioapic));
+                self.ioapic = Some(Arc::clone(&ioapic));
                 self.attach("ioapic", device.at, ioapic);
                 Ok(())
             }
@@ -99,7 +151,7 @@ impl Catalog<'_> {
         let out = Box::new(self.terminal.output());
         let serial = Serial::new(line, out).map_err(host("creating the serial port"))?;
         let serial = Arc::new(Mutex::new(serial));
-        if console && let Some(input) = self.terminal.take_input(self.requests.clone()) {
+        if console && let Some(input) = self.terminal.take_input(self.parts.requests.clone()) {
             let input = SerialInput::new(input, Arc::clone(&serial))
                 .map_err(host("connecting the console's input"))?;
             self.io.add(Box::new(input));
@@ -123,7 +175,7 @@ impl Catalog<'_> {
     }
 
     fn console(&mut self, device: &DeviceBlueprint) -> Result<(), MachineError> {
-        let input = self.terminal.take_input(self.requests.clone());
+        let input = self.terminal.take_input(self.parts.requests.clone());
         let input = input.map(|input| Box::new(input) as Box<dyn ConsoleSource>);
         let size = self
             .terminal
@@ -131,22 +183,26 @@ impl Catalog<'_> {
             .map_or((0, 0), |size| (size.columns, size.rows));
         let console = Console::new(Box::new(self.terminal.output()), input, size);
         let handle = self.virtio("console", device, Box::new(console))?;
-        self.built.console = Some(handle);
+        self.console = Some(handle);
         Ok(())
     }
 
     fn block(&mut self, disk: &DiskBlueprint) -> Result<Block, MachineError> {
-        let (open, path) = match &disk.source {
-            DiskSource::BuiltIn => (self.system.take(), Path::new("built-in")),
-            DiskSource::User { index, path } => (
-                self.disks.get_mut(*index).and_then(Option::take),
-                path.as_path(),
-            ),
+        const OPENED: &str = "invariant: the blueprint was made from the opened files";
+        let model: Box<dyn Disk> = match &disk.source {
+            DiskSource::BuiltIn => Box::new(MemoryDisk::new(self.parts.system.expect(OPENED))),
+            DiskSource::User { index, path } => {
+                let open = self
+                    .parts
+                    .disks
+                    .get_mut(*index)
+                    .and_then(Option::take)
+                    .expect(OPENED);
+                Box::new(RawDisk::from_file(open.file, path, disk.read_only)?)
+            }
         };
-        let open = open.expect("invariant: the blueprint was made from the opened files");
-        let raw = RawDisk::from_file(open.file, path, disk.read_only)?;
         Ok(Block::new(
-            Box::new(raw),
+            model,
             disk.id.as_ref().map_or("", |id| id.as_str()),
         ))
     }
@@ -162,7 +218,7 @@ impl Catalog<'_> {
             .map_err(host("creating a virtio device's descriptors"))?;
         if let Window::Mmio { start, .. } = device.at {
             let bells = (0..).zip(connected.doorbells);
-            self.built.bells.extend(bells.map(|(queue, bell)| BellAt {
+            self.bells.extend(bells.map(|(queue, bell)| BellAt {
                 bell,
                 address: start + QUEUE_NOTIFY,
                 queue,

@@ -37,7 +37,7 @@ pub struct Setup {
     /// The user's disks, in the order of the blueprint.
     pub disks: Vec<OpenFile>,
     /// The built-in guest's system image.
-    pub system: Option<OpenFile>,
+    pub system: Option<&'static [u8]>,
     /// The console's host side.
     pub console: HostConsole,
 }
