@@ -23,9 +23,18 @@ use crate::tty::{ConsoleInput, InputState};
 
 /// The number of ports.
 const PORTS: u64 = 8;
+/// The interrupt enable register, while the divisor is not in its place, and its bit for input.
+const INTERRUPT_ENABLE: u64 = 1;
+const INPUT_INTERRUPT: u64 = 1;
+/// The line control register and its bit that puts the divisor in the first two places.
+const LINE_CONTROL: u64 = 3;
+const DIVISOR: u64 = 1 << 7;
 /// The modem control register and its bit that connects the output to the input.
 const MODEM_CONTROL: u64 = 4;
 const LOOPBACK: u64 = 1 << 4;
+/// The line status register, and how many reads of it in a row show a guest that polls for input.
+const LINE_STATUS: u64 = 5;
+const POLLS: u8 = 16;
 /// How often a port that is busy is tried at once, and how long the next try then waits.
 const TRIES: usize = 50;
 const NEXT_TRY: Timespec = Timespec {
@@ -50,8 +59,44 @@ pub struct Serial {
     room: Doorbell,
     /// Whoever feeds the port waits for room.
     awaited: bool,
-    /// While a driver tests the port on itself, it hears nothing from outside.
+    listener: Listener,
+}
+
+/// What tells whether the guest hears input. A driver that opens the port reads it empty first,
+/// so what came before would be lost: input waits until its interrupt is enabled, or until the
+/// guest polls for it. While a driver tests the port on itself, it hears nothing from outside.
+#[derive(Debug, Default)]
+struct Listener {
+    interrupt: bool,
+    polls: u8,
+    divisor: bool,
     loopback: bool,
+}
+
+impl Listener {
+    fn hears(&self) -> bool {
+        !self.loopback && (self.interrupt || self.polls >= POLLS)
+    }
+
+    fn note_read(&mut self, register: u64) {
+        // Reading what was polled for is part of polling.
+        match register {
+            LINE_STATUS => self.polls = self.polls.saturating_add(1),
+            0 if self.polls >= POLLS => {}
+            _ => self.polls = 0,
+        }
+    }
+
+    fn note_write(&mut self, register: u64, value: u64) {
+        match register {
+            INTERRUPT_ENABLE if !self.divisor => self.interrupt = value & INPUT_INTERRUPT != 0,
+            LINE_CONTROL => self.divisor = value & DIVISOR != 0,
+            MODEM_CONTROL => self.loopback = value & LOOPBACK != 0,
+            // A guest that prints waits before each byte; one that answers polls on.
+            0 if self.polls < POLLS => self.polls = 0,
+            _ => {}
+        }
+    }
 }
 
 impl fmt::Debug for Serial {
@@ -75,17 +120,17 @@ impl Serial {
             uart,
             room,
             awaited: false,
-            loopback: false,
+            listener: Listener::default(),
         })
     }
 
     /// How many bytes of input the port takes now. When it is none, [`Self::room`] rings once
     /// there is room again.
     pub fn input_room(&mut self) -> usize {
-        let room = if self.loopback {
-            0
-        } else {
+        let room = if self.listener.hears() {
             self.uart.fifo_capacity()
+        } else {
+            0
         };
         self.awaited |= room == 0;
         room
@@ -109,7 +154,7 @@ impl Serial {
     }
 
     fn tell_of_room(&mut self) {
-        if self.awaited && !self.loopback && self.uart.fifo_capacity() >= ROOM_TO_GO_ON {
+        if self.awaited && self.listener.hears() && self.uart.fifo_capacity() >= ROOM_TO_GO_ON {
             self.awaited = false;
             self.room.ring();
         }
@@ -123,6 +168,7 @@ impl BusDevice for Serial {
         };
         let [register, ..] = offset.to_le_bytes();
         let value = self.uart.read(register);
+        self.listener.note_read(offset);
         self.tell_of_room();
         Ok(value.into())
     }
@@ -131,9 +177,7 @@ impl BusDevice for Serial {
         let (0..PORTS, Width::Byte) = (offset, width) else {
             return Err(BadAccess);
         };
-        if offset == MODEM_CONTROL {
-            self.loopback = value & LOOPBACK != 0;
-        }
+        self.listener.note_write(offset, value);
         let ([register, ..], [value, ..]) = (offset.to_le_bytes(), value.to_le_bytes());
         // The only error is that of the output, which has lost the byte.
         let _ = self.uart.write(register, value);

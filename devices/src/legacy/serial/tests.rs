@@ -10,8 +10,6 @@ use crate::line::report_line;
 use crate::tty::Terminal;
 
 const DATA: u64 = 0;
-const INTERRUPT_ENABLE: u64 = 1;
-const LINE_STATUS: u64 = 5;
 const SOON: Duration = Duration::from_secs(10);
 
 /// Hands each byte to the test.
@@ -97,6 +95,7 @@ fn input_beyond_the_fifo_is_refused_until_the_guest_has_read() {
 fn while_a_driver_tests_the_port_input_waits() {
     let (mut serial, _line, wire) = serial();
     let room = serial.room().unwrap();
+    write(&mut serial, INTERRUPT_ENABLE, 1);
     write(&mut serial, MODEM_CONTROL, LOOPBACK);
     assert_eq!(serial.enqueue_input(b"x"), 0);
     write(&mut serial, DATA, 0x55);
@@ -106,6 +105,51 @@ fn while_a_driver_tests_the_port_input_waits() {
     assert!(room.clear());
     assert_eq!(serial.enqueue_input(b"x"), 1);
     assert!(wire.try_recv().is_err());
+}
+
+#[test]
+fn input_waits_until_the_driver_has_emptied_the_port() {
+    let (mut serial, line, _wire) = serial();
+    let room = serial.room().unwrap();
+    assert_eq!(serial.enqueue_input(b"early"), 0);
+    // As Linux opens the port.
+    write(&mut serial, LINE_CONTROL, 0x80);
+    write(&mut serial, INTERRUPT_ENABLE, 1);
+    write(&mut serial, LINE_CONTROL, 3);
+    for register in [LINE_STATUS, DATA, 2, 6].repeat(2) {
+        read(&mut serial, register);
+    }
+    for byte in b"a console message of the kernel" {
+        read(&mut serial, LINE_STATUS);
+        write(&mut serial, DATA, (*byte).into());
+    }
+    assert_eq!((serial.enqueue_input(b"early"), room.clear()), (0, false));
+    write(&mut serial, INTERRUPT_ENABLE, 5);
+    assert!(room.clear());
+    assert_eq!(serial.enqueue_input(b"early"), 5);
+    assert!(line.take());
+    assert_eq!(guest_reads(&Mutex::new(serial)), b"early");
+}
+
+#[test]
+fn a_guest_that_polls_is_given_its_input() {
+    let (mut serial, _line, _wire) = serial();
+    let room = serial.room().unwrap();
+    assert_eq!(serial.enqueue_input(b"key"), 0);
+    for _ in 0..POLLS {
+        assert!(!room.clear());
+        read(&mut serial, LINE_STATUS);
+    }
+    assert!(room.clear());
+    assert_eq!(serial.enqueue_input(b"k"), 1);
+    assert_eq!(read(&mut serial, LINE_STATUS) & 1, 1);
+    assert_eq!(read(&mut serial, DATA), u64::from(b'k'));
+    write(&mut serial, DATA, b'k'.into());
+    assert_eq!(
+        serial.enqueue_input(b"ey"),
+        2,
+        "it still polls after it echoed the key"
+    );
 }
 
 #[test]
