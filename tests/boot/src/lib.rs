@@ -23,8 +23,8 @@ pub mod code {
     pub const KILLED: i32 = 7;
 }
 
-/// Runs it and checks that it is refused: exit code 2, nothing on standard output and one line of
-/// standard error that contains every one of `words`.
+/// Runs it and checks that it is refused: exit code 2, nothing on standard output, and on standard
+/// error one line with what is wrong, which contains every one of `words`, and one with the remedy.
 ///
 /// # Errors
 /// Says what is different.
@@ -51,9 +51,13 @@ pub fn judge(exit: &Exit, code: i32, words: &[&str]) -> Result<()> {
         exit.stdout.is_empty(),
         "writes to standard output: {exit:?}"
     );
-    ensure!(text.lines().count() == 1, "not one line: {text}");
+    let mut lines = text.lines();
+    let (problem, remedy) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    ensure!(problem.starts_with("coracle: "), "does not say what is wrong: {text}");
+    ensure!(remedy.starts_with("hint: "), "does not say what to do: {text}");
+    ensure!(lines.next().is_none(), "more than two lines: {text}");
     for word in words {
-        ensure!(text.contains(word), "does not name {word:?}: {text}");
+        ensure!(problem.contains(word), "does not name {word:?}: {text}");
     }
     if text.contains("panicked") || text.contains("RUST_BACKTRACE") {
         bail!("a panic is no message: {text}");

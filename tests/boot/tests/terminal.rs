@@ -47,19 +47,6 @@ fn as_before_after_every_signal_that_can_be_caught() {
 }
 
 #[test]
-fn as_before_after_a_fault_of_the_monitor() {
-    if skip::without_kvm() {
-        return;
-    }
-    for signal in [Signal::ABORT, Signal::SEGV] {
-        let (mut terminal, _vm) = start(&guests::halt(), &[]);
-        terminal.process.signal(signal).unwrap();
-        let _ = terminal.exit(SHORTLY).unwrap();
-        assert!(terminal.is_as_before().unwrap(), "{signal:?}");
-    }
-}
-
-#[test]
 fn as_before_after_an_error() {
     let vm = TestVm::of(b"no kernel at all").unwrap();
     let mut terminal = OnTerminal::start(&vm.command().unwrap(), 80, 25).unwrap();

@@ -34,14 +34,14 @@ impl TestVm {
         })
     }
 
-    /// A machine of 32 MiB whose kernel is `image`.
+    /// A machine whose kernel is `image`, of 32 MiB unless `--memory` says otherwise.
     ///
     /// # Errors
     /// When the image cannot be written to a temporary file.
     pub fn of(image: &[u8]) -> Result<TestVm> {
         let vm = TestVm::new()?;
         let kernel = vm.file("kernel", image)?;
-        Ok(vm.arg("--memory").arg("32M").arg("--kernel").arg(&kernel))
+        Ok(vm.arg("--kernel").arg(&kernel))
     }
 
     /// One more argument.
@@ -81,6 +81,13 @@ impl TestVm {
     pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(crate::coracle()?);
         command.args(&self.arguments);
+        let says = |word: &str| {
+            let mut words = self.arguments.iter();
+            words.any(|argument| argument.to_string_lossy().starts_with(word))
+        };
+        if says("--kernel") && !says("--memory") {
+            command.args(["--memory", "32M"]);
+        }
         Ok(command)
     }
 
