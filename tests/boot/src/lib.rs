@@ -24,7 +24,7 @@ pub mod code {
 }
 
 /// Runs it and checks that it is refused: exit code 2, nothing on standard output, and on standard
-/// error one line with what is wrong, which contains every one of `words`, and one with the remedy.
+/// error one line with what is wrong, which contains every one of `words`, and the remedy.
 ///
 /// # Errors
 /// Says what is different.
@@ -51,11 +51,14 @@ pub fn judge(exit: &Exit, code: i32, words: &[&str]) -> Result<()> {
         exit.stdout.is_empty(),
         "writes to standard output: {exit:?}"
     );
-    let mut lines = text.lines();
-    let (problem, remedy) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    ensure!(problem.starts_with("coracle: "), "does not say what is wrong: {text}");
-    ensure!(remedy.starts_with("hint: "), "does not say what to do: {text}");
-    ensure!(lines.next().is_none(), "more than two lines: {text}");
+    ensure!(text.lines().count() == 1, "not one line: {text}");
+    ensure!(
+        text.starts_with("coracle: "),
+        "does not say who complains: {text}"
+    );
+    let (problem, _) = text
+        .split_once("; hint: ")
+        .context("does not say what to do")?;
     for word in words {
         ensure!(problem.contains(word), "does not name {word:?}: {text}");
     }

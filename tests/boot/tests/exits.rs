@@ -74,6 +74,9 @@ fn a_second_signal_kills_at_once() {
         let mut machine = vm.boot().unwrap();
         machine.expect(guests::HELLO, SHORTLY).unwrap();
         machine.signal(first).unwrap();
+        // Two signals of a kind that arrive together are one.
+        let early = machine.process.wait(Duration::from_millis(300)).unwrap();
+        assert_eq!(early, None);
         machine.signal(second).unwrap();
         let exit = machine.exit(SHORTLY).unwrap();
         assert_eq!(exit.code, Some(code::KILLED), "{exit:?}");
@@ -100,10 +103,8 @@ fn a_reader_that_goes_away_ends_nothing_badly() {
         return;
     }
     // As in `coracle boot | head -c 1`: the console is lost, the guest goes on and ends by itself.
-    let mut command = TestVm::of(&guests::hello_reset())
-        .unwrap()
-        .command()
-        .unwrap();
+    let vm = TestVm::of(&guests::hello_reset()).unwrap();
+    let mut command = vm.command().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let child = command.stdin(std::process::Stdio::null()).stdout(writer);

@@ -8,17 +8,10 @@ use anyhow::{Context, Result};
 use lab::script::{self, Case};
 use std::path::{Path, PathBuf};
 
-/// Stock KVM, in the order that the kernel wants. ccp is part of generic kernels only.
-const LAB_MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd"];
+/// Stock KVM.
+const LAB_MODULES: &[&str] = &["kvm-amd"];
 /// What a Debian guest needs to see its disk and its power button.
-const GUEST_MODULES: &[&str] = &[
-    "virtio",
-    "virtio_ring",
-    "virtio_mmio",
-    "virtio_blk",
-    "button",
-    "evdev",
-];
+const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "button", "evdev"];
 /// A disk of 1 MiB that begins with this.
 const DISK_MARK: &[u8] = b"coracle-lab-disk";
 const DISK_SIZE: usize = 1 << 20;
@@ -74,11 +67,9 @@ fn initrd(guest: &[u8], package: Option<&KernelPackage>) -> Result<Vec<u8>> {
 /// Adds those modules that the package has, and the list of them.
 fn modules(archive: &mut Archive, package: &KernelPackage, names: &[&str]) -> Result<()> {
     let mut list = String::new();
-    for name in names {
-        if let Some(bytes) = package.module(name)? {
-            archive.file(&format!("modules/{name}.ko"), &bytes, false);
-            list.push_str(&format!("{name}.ko\n"));
-        }
+    for module in package.modules(names)? {
+        archive.file(&format!("modules/{}.ko", module.name), &module.bytes, false);
+        list.push_str(&format!("{}.ko\n", module.name));
     }
     archive.file("modules/list", list.as_bytes(), false);
     Ok(())

@@ -19,17 +19,61 @@ pub(super) struct KernelPackage {
 }
 
 impl KernelPackage {
-    /// The bytes of a module, by its name without `.ko`; none when the package has no such module.
-    pub(super) fn module(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let file = format!("{name}.ko");
-        for path in repo::files(&self.modules, &[&file])? {
-            if path.file_name().is_some_and(|found| found == file.as_str()) {
-                let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-                return Ok(Some(bytes));
-            }
+    /// The modules of those names that the package has, each after the modules it depends on.
+    pub(super) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
+        let files = repo::files(&self.modules, &[".ko"])?;
+        let mut loaded = Vec::new();
+        for name in names {
+            load(&files, name, &mut loaded)?;
         }
-        Ok(None)
+        Ok(loaded)
     }
+}
+
+/// A kernel module.
+#[derive(Debug)]
+pub(super) struct Module {
+    /// Its name without `.ko`, with hyphens as underscores.
+    pub(super) name: String,
+    /// The file.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Adds a module behind its dependencies, once. A name that the package hasn't is left out: it is
+/// built in, or this flavour does without.
+fn load(files: &[PathBuf], name: &str, loaded: &mut Vec<Module>) -> Result<()> {
+    let name = name.replace('-', "_");
+    let has_name = |path: &&PathBuf| {
+        path.file_stem()
+            .is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == name)
+    };
+    let Some(path) = files.iter().find(has_name) else {
+        return Ok(());
+    };
+    if loaded.iter().any(|module| module.name == name) {
+        return Ok(());
+    }
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    for dependency in dependencies(&bytes) {
+        load(files, &dependency, loaded)?;
+    }
+    loaded.push(Module { name, bytes });
+    Ok(())
+}
+
+/// What a module says it depends on: the line `depends=` of its information.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    const MARK: &[u8] = b"\0depends=";
+    let start = module.windows(MARK.len()).position(|window| window == MARK);
+    let rest = start
+        .and_then(|start| module.get(start + MARK.len()..))
+        .unwrap_or_default();
+    let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text).into_owned();
+    text.split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The package's files; downloads and unpacks it the first time.
@@ -97,4 +141,16 @@ fn run(command: &mut Command) -> Result<Output> {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_read_from_the_file() {
+        assert_eq!(dependencies(b"x\0depends=a,b-c\0y"), ["a", "b-c"]);
+        assert!(dependencies(b"x\0depends=\0y").is_empty());
+        assert!(dependencies(b"x").is_empty());
+    }
 }
