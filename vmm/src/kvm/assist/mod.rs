@@ -4,17 +4,25 @@
 //! its kernel code through an instruction emulator with gaps. This module fills the gaps from
 //! the outside with KVM's own interfaces. On every other host [`Needs::any`] is false, nothing
 //! here runs, and a monitor without this folder works the same. It touches one vCPU's registers
-//! and the guest's memory, nothing else.
+//! and the guest's memory, nothing else. `docs/adr/0002-weak-kvm-assists.md` has the reasons and
+//! the costs.
 //!
 //! How a vCPU thread uses it: [`prepare_vm`] once for the VM, one [`Assist`] for each vCPU,
 //! [`Assist::before_run`] before each `KVM_RUN`, and one of the `on_…` functions for the exits
 //! that it names. Register changes travel with the next `KVM_RUN` (synchronised registers): who
 //! wants the vCPU's state first runs it once with `immediate_exit` set, as for unfinished I/O.
 
+mod address_space;
+mod atomic;
 mod counters;
 mod error;
+mod fpu;
 mod needs;
+mod perform;
+mod segments;
 mod setup;
+mod syscall;
+mod xsave;
 
 pub use counters::{Counters, Counts};
 pub use error::{AssistError, Outcome};
@@ -23,15 +31,24 @@ pub use setup::prepare_vm;
 
 use std::sync::Arc;
 
+use arch::insn::{self, Effect};
 use devices::GuestRam;
-use kvm_bindings::kvm_debug_exit_arch;
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::{Msrs, kvm_debug_exit_arch, kvm_msr_entry, kvm_regs, kvm_sregs};
+use kvm_ioctls::{SyncReg, VcpuFd};
+
+use address_space::AddressSpace;
+use counters::count;
+use perform::{End, Exception, Work};
+use syscall::{Hit, SystemCalls};
 
 /// What one vCPU needs to have its exits completed. Lives on the vCPU's thread.
 #[derive(Debug)]
 pub struct Assist {
     ram: GuestRam,
     counters: Arc<Counters>,
+    calls: SystemCalls,
+    /// Synchronised registers are on, and what an earlier life of the vCPU left is known.
+    ready: bool,
 }
 
 impl Assist {
@@ -40,6 +57,8 @@ impl Assist {
         needs.any().then(|| Assist {
             ram,
             counters: Arc::default(),
+            calls: SystemCalls::default(),
+            ready: false,
         })
     }
 
@@ -48,12 +67,26 @@ impl Assist {
         Arc::clone(&self.counters)
     }
 
-    /// To be called before each `KVM_RUN`. Costs nothing that can be measured once armed.
+    /// To be called before each `KVM_RUN`. Compares two numbers once the breakpoint is set.
     ///
     /// # Errors
     /// When KVM refuses to set the breakpoint or to read the registers.
     pub fn before_run(&mut self, vcpu: &mut VcpuFd) -> Result<(), AssistError> {
-        let _ = (vcpu, &self.ram);
+        if !self.ready {
+            self.ready = true;
+            vcpu.set_sync_valid_reg(SyncReg::Register);
+            vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
+            self.calls.load(vcpu)?;
+            let sregs = vcpu
+                .get_sregs()
+                .map_err(AssistError::kvm("reading a vCPU's state (KVM_GET_SREGS)"))?;
+            vcpu.sync_regs_mut().sregs = sregs;
+        }
+        let sregs = &vcpu.sync_regs_mut().sregs;
+        if self.calls.wants_arming(sregs) {
+            let sregs = *sregs;
+            self.calls.arm(vcpu, &self.ram, &sregs)?;
+        }
         Ok(())
     }
 
@@ -62,8 +95,58 @@ impl Assist {
     /// # Errors
     /// When an ioctl fails. An instruction that it does not know is [`Outcome::Unknown`].
     pub fn on_internal_error(&mut self, vcpu: &mut VcpuFd) -> Result<Outcome, AssistError> {
-        let _ = vcpu;
-        Ok(Outcome::NotMine)
+        let (mut regs, mut sregs) = taken(vcpu);
+        let space = AddressSpace::new(&self.ram, &sregs);
+        let rip = sregs.cs.base.wrapping_add(regs.rip);
+        let (bytes, len) = space.read_code(rip);
+        let known = bytes
+            .get(..usize::from(len))
+            .filter(|_| sregs.cs.l != 0)
+            .and_then(insn::decode);
+        let unknown = Outcome::Unknown { rip, bytes, len };
+        let Some(insn) = known else {
+            count(&self.counters.unknown);
+            return Ok(unknown);
+        };
+        if let Effect::SystemReturn { wide } = insn.effect {
+            if self.calls.sysret(wide, &mut regs, &mut sregs) {
+                count(&self.counters.system_returns);
+                put_back(vcpu, &regs, Some(&sregs));
+            } else {
+                count(&self.counters.faults);
+                inject(vcpu, &regs, &mut sregs, Exception::PROTECTION)?;
+            }
+            return Ok(Outcome::Resume);
+        }
+        let mut work = Work {
+            vcpu,
+            space,
+            regs: &mut regs,
+            sregs: &sregs,
+        };
+        let end = perform::perform(&mut work, &insn)?;
+        let next = regs.rip.wrapping_add(u64::from(insn.len));
+        match end {
+            End::Next => {
+                count(&self.counters.instructions);
+                regs.rip = next;
+                put_back(vcpu, &regs, None);
+            }
+            End::Trap(exception) => {
+                count(&self.counters.faults);
+                regs.rip = next;
+                inject(vcpu, &regs, &mut sregs, exception)?;
+            }
+            End::Fault(exception) => {
+                count(&self.counters.faults);
+                inject(vcpu, &regs, &mut sregs, exception)?;
+            }
+            End::Unknown => {
+                count(&self.counters.unknown);
+                return Ok(unknown);
+            }
+        }
+        Ok(Outcome::Resume)
     }
 
     /// Handles a `KVM_EXIT_DEBUG`.
@@ -75,11 +158,33 @@ impl Assist {
         vcpu: &mut VcpuFd,
         hit: &kvm_debug_exit_arch,
     ) -> Result<Outcome, AssistError> {
-        let _ = (vcpu, hit);
-        Ok(Outcome::NotMine)
+        if !self.calls.owns(hit.pc) {
+            return Ok(Outcome::NotMine);
+        }
+        if self.calls.end_step(vcpu)? {
+            return Ok(Outcome::Resume);
+        }
+        let (mut regs, mut sregs) = taken(vcpu);
+        match self.calls.hit(&self.ram, &mut regs, &mut sregs) {
+            Hit::SystemCall { segments } => {
+                count(&self.counters.system_calls);
+                put_back(vcpu, &regs, segments.then_some(&sregs));
+            }
+            Hit::Passed => {
+                count(&self.counters.page_faults_passed);
+                put_back(vcpu, &regs, None);
+            }
+            Hit::Step => {
+                count(&self.counters.page_faults_passed);
+                count(&self.counters.single_steps);
+                self.calls.begin_step(vcpu)?;
+            }
+        }
+        Ok(Outcome::Resume)
     }
 
-    /// Handles a `KVM_EXIT_X86_WRMSR` that the filter of [`prepare_vm`] caused, and answers it.
+    /// Handles a `KVM_EXIT_X86_WRMSR` that the filter of [`prepare_vm`] caused, and answers it:
+    /// the value goes to KVM, and an invalid one becomes the guest's #GP.
     ///
     /// # Errors
     /// When an ioctl fails.
@@ -89,7 +194,73 @@ impl Assist {
         index: u32,
         value: u64,
     ) -> Result<Outcome, AssistError> {
-        let _ = (vcpu, index, value);
-        Ok(Outcome::NotMine)
+        let mut known = self.calls;
+        if !known.note(index, value) {
+            return Ok(Outcome::NotMine);
+        }
+        let entry = kvm_msr_entry {
+            index,
+            data: value,
+            ..Default::default()
+        };
+        let list = Msrs::from_entries(&[entry]).map_err(|_| AssistError::Msr {
+            verb: "write",
+            index,
+        })?;
+        let written = vcpu
+            .set_msrs(&list)
+            .map_err(AssistError::kvm("writing a system call MSR (KVM_SET_MSRS)"))?;
+        let refused = written == 0;
+        if !refused {
+            self.calls = known;
+        }
+        vcpu.get_kvm_run().__bindgen_anon_1.msr.error = u8::from(refused);
+        Ok(Outcome::Resume)
     }
+}
+
+/// The registers that came with the exit.
+fn taken(vcpu: &mut VcpuFd) -> (kvm_regs, kvm_sregs) {
+    let synced = vcpu.sync_regs_mut();
+    (synced.regs, synced.sregs)
+}
+
+/// Lets the next `KVM_RUN` load changed registers.
+fn put_back(vcpu: &mut VcpuFd, regs: &kvm_regs, sregs: Option<&kvm_sregs>) {
+    let synced = vcpu.sync_regs_mut();
+    synced.regs = *regs;
+    if let Some(sregs) = sregs {
+        synced.sregs = *sregs;
+        vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+    }
+    vcpu.set_sync_dirty_reg(SyncReg::Register);
+}
+
+/// Gives the guest an exception. Rare, so with plain ioctls: setting registers later would drop
+/// the exception again.
+fn inject(
+    vcpu: &mut VcpuFd,
+    regs: &kvm_regs,
+    sregs: &mut kvm_sregs,
+    exception: Exception,
+) -> Result<(), AssistError> {
+    vcpu.set_regs(regs).map_err(AssistError::kvm(
+        "writing a vCPU's registers (KVM_SET_REGS)",
+    ))?;
+    if let Some(address) = exception.address {
+        sregs.cr2 = address;
+        vcpu.set_sregs(sregs)
+            .map_err(AssistError::kvm("writing a vCPU's state (KVM_SET_SREGS)"))?;
+    }
+    let mut events = vcpu.get_vcpu_events().map_err(AssistError::kvm(
+        "reading pending events (KVM_GET_VCPU_EVENTS)",
+    ))?;
+    events.exception.injected = 1;
+    events.exception.pending = 0;
+    events.exception.nr = exception.vector;
+    events.exception.has_error_code = u8::from(exception.error_code.is_some());
+    events.exception.error_code = exception.error_code.unwrap_or(0);
+    vcpu.set_vcpu_events(&events).map_err(AssistError::kvm(
+        "giving the guest an exception (KVM_SET_VCPU_EVENTS)",
+    ))
 }

@@ -8,8 +8,12 @@ use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, Vm
 
 use super::{AssistError, Needs};
 
+/// `IA32_STAR`: the segments of `syscall` and `sysret`.
+pub(super) const MSR_STAR: u32 = 0xc000_0081;
 /// `IA32_LSTAR`: where `syscall` goes in 64-bit code.
 pub(super) const MSR_LSTAR: u32 = 0xc000_0082;
+/// `IA32_FMASK`: the flags that `syscall` clears.
+pub(super) const MSR_FMASK: u32 = 0xc000_0084;
 
 /// Makes the VM hand over what its KVM cannot do. Does nothing on a host without needs. Call it
 /// before the first vCPU runs.
@@ -34,13 +38,13 @@ pub fn prepare_vm(vm: &VmFd, needs: &Needs) -> Result<(), AssistError> {
     };
     vm.enable_cap(&msrs)
         .map_err(AssistError::kvm("KVM_CAP_X86_USER_SPACE_MSR"))?;
-    // Bit 0 clear: writes to LSTAR are denied to KVM and come to us. Reads stay with KVM, which
-    // holds the same value.
+    // A clear bit denies the write to KVM and brings it to us: STAR, LSTAR, FMASK; not CSTAR.
+    // Reads stay with KVM, which holds the same values. KVM reads the bitmap in longs.
     let range = MsrFilterRange {
         flags: MsrFilterRangeFlags::WRITE,
-        base: MSR_LSTAR,
-        msr_count: 1,
-        bitmap: &[0],
+        base: MSR_STAR,
+        msr_count: 4,
+        bitmap: &[0b0100, 0, 0, 0, 0, 0, 0, 0],
     };
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[range])
         .map_err(AssistError::kvm(
