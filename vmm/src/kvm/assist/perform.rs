@@ -179,7 +179,7 @@ fn effect(work: &mut Work<'_>, insn: &Insn) -> Result<End, Stop> {
 
 fn compare_exchange(work: &mut Work<'_>, at: &Address, next: u64) -> Result<(), Stop> {
     let linear = work.linear(at, next);
-    if linear % 16 != 0 {
+    if !linear.is_multiple_of(16) {
         return Err(Stop::Exception(Exception::PROTECTION));
     }
     let physical = work.space.aligned16(linear)?;

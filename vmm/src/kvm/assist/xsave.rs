@@ -1,5 +1,7 @@
 //! The standard format of `xsave`: which bytes belong to which component (SDM volume 1, 13.4).
 
+use std::ops::Range;
+
 use kvm_bindings::kvm_xsave;
 
 use super::AssistError;
@@ -11,27 +13,26 @@ const HEADER: usize = 512;
 /// KVM's area without its extension.
 const AREA: usize = 4096;
 /// MXCSR and its mask, which belong to SSE and AVX together.
-const MXCSR: std::ops::Range<usize> = 24..32;
+const MXCSR: Range<usize> = 24..32;
 
-/// The byte ranges of a component in the standard format.
-fn ranges(component: u32) -> Vec<std::ops::Range<usize>> {
+/// The byte ranges of a component in the standard format; x87 has two, around MXCSR.
+fn ranges(component: u32) -> [Range<usize>; 2] {
     match component {
-        0 => vec![0..24, 32..160],
-        1 => vec![160..416],
-        2..=62 => {
+        0 => [0..24, 32..160],
+        1 => [160..416, 0..0],
+        _ => {
             let leaf = std::arch::x86_64::__cpuid_count(0xd, component);
-            let (Ok(size), Ok(start)) = (usize::try_from(leaf.eax), usize::try_from(leaf.ebx))
-            else {
-                return Vec::new();
-            };
-            let fits = size != 0 && start >= HEADER + 64 && start.saturating_add(size) <= AREA;
-            if fits {
-                vec![start..start + size]
+            let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
+            let (start, end) = (
+                number(leaf.ebx),
+                number(leaf.ebx).saturating_add(number(leaf.eax)),
+            );
+            if start >= HEADER + 64 && end <= AREA {
+                [start..end, 0..0]
             } else {
-                Vec::new()
+                [0..0, 0..0]
             }
         }
-        _ => Vec::new(),
     }
 }
 
@@ -58,11 +59,11 @@ pub(super) fn save(
     wanted: u64,
     state: &kvm_xsave,
 ) -> Result<(), Stop> {
-    if at % 64 != 0 {
+    if !at.is_multiple_of(64) {
         return Err(Stop::Exception(Exception::PROTECTION));
     }
     let bytes = bytes_of(state);
-    let write = |range: std::ops::Range<usize>| -> Result<(), Blocked> {
+    let write = |range: Range<usize>| -> Result<(), Blocked> {
         let piece = bytes.get(range.clone()).ok_or(Blocked::NotRam)?;
         space.write(at.wrapping_add(range.start as u64), piece)
     };
@@ -85,7 +86,7 @@ pub(super) fn save(
 /// `xrstor` of the standard format: loads the wanted components, or their initial values.
 pub(super) fn restore(work: &Work<'_>, at: u64, wanted: u64) -> Result<(), Stop> {
     let protection = Stop::Exception(Exception::PROTECTION);
-    if at % 64 != 0 {
+    if !at.is_multiple_of(64) {
         return Err(protection);
     }
     let mut header = [0; 24];
@@ -103,7 +104,7 @@ pub(super) fn restore(work: &Work<'_>, at: u64, wanted: u64) -> Result<(), Stop>
         .get_xsave()
         .map_err(AssistError::kvm("reading extended state (KVM_GET_XSAVE)"))?;
     let mut bytes = bytes_of(&state);
-    let mut load = |range: std::ops::Range<usize>| -> Result<(), Blocked> {
+    let mut load = |range: Range<usize>| -> Result<(), Blocked> {
         let from = at.wrapping_add(range.start as u64);
         let piece = bytes.get_mut(range).ok_or(Blocked::NotRam)?;
         work.space.read(from, piece)
