@@ -80,6 +80,9 @@ impl OpenError {
 const CAP_EXIT_ON_EMULATION_FAILURE: u64 = 204;
 const CAP_DIRTY_LOG_RING: u64 = 192;
 
+/// The leaves of the processor's name.
+const BRAND_LEAVES: std::ops::RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
+
 impl Kvm {
     /// Opens the KVM device at `path` and checks its API version.
     ///
@@ -157,16 +160,29 @@ impl Kvm {
             .fd
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .attempt(|| "asking for the CPUID leaves that a guest can have".into())?;
-        Ok(cpuid
-            .as_slice()
-            .iter()
-            .map(super::regs::leaf_from_kvm)
-            .collect())
+        let leaves = cpuid.as_slice().iter().map(super::regs::leaf_from_kvm);
+        Ok(leaves.map(with_brand).collect())
     }
 
     /// The descriptor, for the probes of [`super::assist`].
     pub(crate) fn raw(&self) -> &kvm_ioctls::Kvm {
         &self.fd
+    }
+}
+
+/// The processor's name, which KVM leaves empty for user space to fill: the host's.
+fn with_brand(leaf: Leaf) -> Leaf {
+    let empty = [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx] == [0; 4];
+    if !empty || !BRAND_LEAVES.contains(&leaf.function) {
+        return leaf;
+    }
+    let host = std::arch::x86_64::__cpuid(leaf.function);
+    Leaf {
+        eax: host.eax,
+        ebx: host.ebx,
+        ecx: host.ecx,
+        edx: host.edx,
+        ..leaf
     }
 }
 

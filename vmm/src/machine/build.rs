@@ -1,7 +1,8 @@
 //! From a blueprint to a running machine: KVM's objects, memory, devices, vCPUs, threads.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
@@ -22,6 +23,9 @@ use crate::memory;
 use crate::sys::Signals;
 use crate::vcpu::VcpuThreads;
 
+/// How long the console's reader may take for what is left when a machine ends.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+
 /// A machine whose vCPUs run.
 ///
 /// The order of the fields is the order of their end: no vCPU outlives a device's thread.
@@ -30,13 +34,16 @@ pub(super) struct Running {
     vcpus: VcpuThreads,
     io: IoThread,
     control: Control,
-    _terminal: Arc<Mutex<Terminal>>,
+    terminal: Arc<Mutex<Terminal>>,
 }
 
 impl Running {
     /// Waits for the machine's end and takes it apart.
     pub(super) fn run(self) -> Result<Ended, MachineError> {
         let ended = self.control.run(&self.vcpus);
+        // A reader that stopped (a paused pager, a stuck terminal) must not hold up a thread that
+        // prints.
+        lock(&self.terminal).output().finish_within(OUTPUT_GRACE);
         // vCPUs first: they may wait for the I/O thread, which waits for nobody.
         drop(self.vcpus);
         self.io.stop()?;
@@ -107,7 +114,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         vcpus,
         io,
         control,
-        _terminal: terminal,
+        terminal,
     })
 }
 
@@ -193,9 +200,7 @@ fn control(
 ) -> Control {
     let terminal = Arc::clone(terminal);
     let resize = move || {
-        let terminal = terminal
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let terminal = lock(&terminal);
         if let Some((console, size)) = console.as_ref().zip(terminal.window_size()) {
             let size = DeviceCommand::Resize {
                 columns: size.columns,
@@ -213,4 +218,8 @@ fn control(
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
     }
+}
+
+fn lock(terminal: &Mutex<Terminal>) -> MutexGuard<'_, Terminal> {
+    terminal.lock().unwrap_or_else(PoisonError::into_inner)
 }
