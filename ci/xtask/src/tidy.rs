@@ -2,6 +2,7 @@
 //! functions over the text and the tokens of every source file.
 
 mod budget;
+mod pages;
 mod source;
 mod text;
 
@@ -59,6 +60,7 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
     for source in &sources {
         source.check(&mut problems);
     }
+    pages::check(root, &mut problems)?;
     budget::check(root, &sources, &mut problems)?;
     Ok(problems)
 }
