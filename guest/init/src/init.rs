@@ -26,7 +26,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     mounts::mount_all();
     console::take();
     set_hostname();
-    match start(arguments) {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    match start(command(arguments, &line)) {
         Ok(child) => supervise(child),
         Err(message) => {
             eprintln!("init: {message}");
@@ -41,6 +42,27 @@ fn set_hostname() {
     if matches!(uname.nodename().to_bytes(), b"" | b"(none)") {
         let _ = rustix::system::sethostname(b"coracle");
     }
+}
+
+/// The arguments that the user gave init. The kernel hands over every word of its command line
+/// that it does not know, and then those after `--`, which alone are meant.
+fn command<'a>(arguments: &'a [String], line: &str) -> &'a [String] {
+    let meant = words_after_dashes(line.trim_end());
+    arguments
+        .get(arguments.len().saturating_sub(meant)..)
+        .unwrap_or_default()
+}
+
+/// How many words follow `--`; as in the kernel, blanks in double quotes separate nothing.
+fn words_after_dashes(line: &str) -> usize {
+    let mut quoted = false;
+    let blank = |character: char| {
+        quoted ^= character == '"';
+        character == ' ' && !quoted
+    };
+    let mut words = line.split(blank).filter(|word| !word.is_empty());
+    words.by_ref().find(|word| *word == "--");
+    words.count()
 }
 
 /// Starts the shell, or the program that follows `--` on the kernel's command line.
@@ -110,5 +132,37 @@ fn reap(shell: Pid) -> Option<ExitStatus> {
 fn report(status: ExitStatus) {
     if !status.success() {
         eprintln!("init: the console's program ended with {status}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{command, words_after_dashes};
+
+    #[test]
+    fn only_words_after_the_dashes_are_the_command() {
+        let table = [
+            ("console=ttyS0 noxsave", 0),
+            ("quiet -- /bin/busybox uname -a", 3),
+            ("quiet --", 0),
+            ("-- a", 1),
+            ("a \"-- b\" c", 0),
+            ("quiet -- sh -c \"echo a  b\"", 3),
+            ("", 0),
+        ];
+        for (line, count) in table {
+            assert_eq!(words_after_dashes(line), count, "{line}");
+        }
+    }
+
+    #[test]
+    fn words_that_the_kernel_does_not_know_are_no_command() {
+        let words = ["noxsave", "uname", "-a"].map(str::to_owned);
+        assert_eq!(
+            command(&words, "quiet noxsave -- uname -a\n"),
+            ["uname", "-a"]
+        );
+        assert!(command(&words[..1], "quiet noxsave\n").is_empty());
+        assert!(command(&[], "quiet -- lost").is_empty());
     }
 }
