@@ -34,9 +34,10 @@ impl Restorer {
 pub struct RawMode(Restorer);
 
 impl RawMode {
-    /// Switches the terminal to raw mode; none if it is not a terminal. Output goes on to be
-    /// processed, so that a log line in between still starts at the left. A panic anywhere in
-    /// the process ends raw mode before its message is printed.
+    /// Switches the terminal to raw mode; none if it is not a terminal. Output is raw too: the
+    /// guest's terminal has already put a carriage return where one belongs, and a full-screen
+    /// program counts on a line feed that only goes down. Whoever logs meanwhile ends lines with
+    /// both. A panic anywhere in the process ends raw mode before its message is printed.
     ///
     /// # Errors
     /// When the terminal refuses.
@@ -47,7 +48,6 @@ impl RawMode {
         let modes = tcgetattr(terminal)?;
         let mut raw_modes = modes.clone();
         raw_modes.make_raw();
-        raw_modes.output_modes = modes.output_modes;
         let terminal = terminal.try_clone_to_owned()?;
         tcsetattr(&terminal, OptionalActions::Now, &raw_modes)?;
         let restorer = Restorer(Arc::new(Saved {
