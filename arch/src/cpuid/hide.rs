@@ -19,10 +19,13 @@ pub enum Feature {
     Erms,
     /// Fast `rep movsb` for few bytes.
     Fsrm,
+    /// KVM's features that make a guest execute `vmcall`: waking a waiting vCPU, sending
+    /// interrupts, yielding. An emulating KVM executes that instruction for ever.
+    Hypercalls,
 }
 
 impl Feature {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CmpXchg16b,
         Self::Popcnt,
         Self::Xsave,
@@ -30,6 +33,7 @@ impl Feature {
         Self::Smep,
         Self::Erms,
         Self::Fsrm,
+        Self::Hypercalls,
     ];
 
     const fn bit(self) -> u8 {
@@ -46,6 +50,10 @@ impl Feature {
             Self::Smep => const { &[shown(7, 0, 0, 1 << 7, 0, 0)] },
             Self::Erms => const { &[shown(7, 0, 0, 1 << 9, 0, 0)] },
             Self::Fsrm => const { &[shown(7, 0, 0, 0, 0, 1 << 4)] },
+            Self::Hypercalls => {
+                // PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD.
+                const { &[shown(0x4000_0001, 0, 1 << 7 | 1 << 11 | 1 << 13, 0, 0, 0)] }
+            }
         }
     }
 }
@@ -140,7 +148,10 @@ impl Hide {
     /// What a KVM that emulates the guest's kernel cannot execute there and lets CPUID hide.
     #[must_use]
     pub const fn emulated_kernel() -> Self {
-        Self::none().and(Feature::CmpXchg16b).and(Feature::Xsave)
+        Self::none()
+            .and(Feature::CmpXchg16b)
+            .and(Feature::Xsave)
+            .and(Feature::Hypercalls)
     }
 
     /// This set and `feature`.

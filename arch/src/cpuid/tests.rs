@@ -283,6 +283,7 @@ fn each_feature_hides_its_own_bit() {
         (Feature::Smep, 7, 1, 7),
         (Feature::Erms, 7, 1, 9),
         (Feature::Fsrm, 7, 3, 4),
+        (Feature::Hypercalls, 0x4000_0001, 0, 7),
     ];
     let plain = guest_leaves(&host(*b"Genu"), &policy(0, 1));
     for (feature, function, register, bit) in table {

@@ -9,7 +9,8 @@ pub struct Counters {
     pub(super) faults: AtomicU64,
     pub(super) system_calls: AtomicU64,
     pub(super) system_returns: AtomicU64,
-    pub(super) page_faults_passed: AtomicU64,
+    pub(super) software_interrupts: AtomicU64,
+    pub(super) faults_passed: AtomicU64,
     pub(super) single_steps: AtomicU64,
     pub(super) unknown: AtomicU64,
 }
@@ -25,8 +26,10 @@ pub struct Counts {
     pub system_calls: u64,
     /// `sysret` instructions completed.
     pub system_returns: u64,
-    /// Page faults of the guest that hit the breakpoint and were none of ours.
-    pub page_faults_passed: u64,
+    /// `int n` instructions of user code completed.
+    pub software_interrupts: u64,
+    /// The guest's own faults that hit a breakpoint.
+    pub faults_passed: u64,
     /// Single steps needed to get past the breakpoint.
     pub single_steps: u64,
     /// Instructions that could not be completed.
@@ -42,7 +45,8 @@ impl Counters {
             faults: get(&self.faults),
             system_calls: get(&self.system_calls),
             system_returns: get(&self.system_returns),
-            page_faults_passed: get(&self.page_faults_passed),
+            software_interrupts: get(&self.software_interrupts),
+            faults_passed: get(&self.faults_passed),
             single_steps: get(&self.single_steps),
             unknown: get(&self.unknown),
         }

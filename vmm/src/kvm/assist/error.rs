@@ -38,6 +38,12 @@ pub enum AssistError {
         /// The MSR.
         index: u32,
     },
+    /// Memory for a test guest.
+    #[error("no {bytes} bytes of memory for a guest that tests this host's KVM")]
+    Memory {
+        /// How much was asked for.
+        bytes: usize,
+    },
 }
 
 impl AssistError {

@@ -21,10 +21,10 @@ pub(super) fn perform(work: &mut Work<'_>, effect: Effect, next: u64) -> Result<
             if value & MXCSR_RESERVED != 0 {
                 return Err(Stop::Exception(Exception::PROTECTION));
             }
-            change(work, |fpu| fpu.mxcsr = value)?;
+            xsave::set_mxcsr(work, value)?;
         }
         Effect::StoreMxcsr(at) => {
-            let value = get(work)?.mxcsr;
+            let value = xsave::mxcsr(work)?;
             work.space
                 .write(work.linear(&at, next), &value.to_le_bytes())?;
         }

@@ -19,9 +19,11 @@ mod error;
 mod fpu;
 mod needs;
 mod perform;
+mod probe;
 mod segments;
 mod setup;
 mod syscall;
+mod tiny;
 mod xsave;
 
 pub use counters::{Counters, Counts};
@@ -170,12 +172,16 @@ impl Assist {
                 count(&self.counters.system_calls);
                 put_back(vcpu, &regs, segments.then_some(&sregs));
             }
+            Hit::Interrupt => {
+                count(&self.counters.software_interrupts);
+                put_back(vcpu, &regs, None);
+            }
             Hit::Passed => {
-                count(&self.counters.page_faults_passed);
+                count(&self.counters.faults_passed);
                 put_back(vcpu, &regs, None);
             }
             Hit::Step => {
-                count(&self.counters.page_faults_passed);
+                count(&self.counters.faults_passed);
                 count(&self.counters.single_steps);
                 self.calls.begin_step(vcpu)?;
             }

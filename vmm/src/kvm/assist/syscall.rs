@@ -1,10 +1,11 @@
-//! `syscall` from user code, and `sysret`.
+//! `syscall` and `int n` from user code, and `sysret`.
 //!
 //! A weak KVM executes `syscall` as a jump to LSTAR that stays in user mode. The fetch there
 //! faults, so the guest's own page-fault handler is about to run with a frame that shows it. A
 //! hardware breakpoint on that handler hands the vCPU over, and the entry is done as the
 //! processor would have done it. What is no system call goes on past the handler's first
-//! instruction.
+//! instruction. `int n` is refused as undefined there, so the handler of #UD gets a breakpoint
+//! too, and a frame that shows `int n` is handed to the gate that it names.
 
 use devices::GuestRam;
 use kvm_bindings::{
@@ -24,10 +25,13 @@ const RFLAGS_AC: u64 = 1 << 18;
 const RFLAGS_RETURN: u64 = 0x003c_7fd7;
 /// Of a page fault's error code: by user code (bit 2), by a fetch (bit 4).
 const FAULT_USER_FETCH: u64 = 0x14;
-/// DR7: L0, and GE/bit 10 as always one.
-const DR7_FIRST_EXECUTE: u64 = 0x402;
-/// The page fault's gate in the interrupt table.
-const GATE: u64 = 14 * 16;
+/// DR7: G0 and G1, both for execution; bit 10 is always one.
+const DR7_EXECUTE: u64 = 0x40a;
+/// `syscall` and `int n`, as little-endian numbers.
+const SYSCALL: u64 = 0x050f;
+const INT: u8 = 0xcd;
+const UNDEFINED: u8 = 6;
+const PAGE_FAULT: u8 = 14;
 
 /// What one vCPU's guest told it about system calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,12 +39,19 @@ pub(super) struct SystemCalls {
     star: u64,
     lstar: u64,
     fmask: u64,
-    /// The interrupt table that `handler` was read from.
+    /// The interrupt table that `handlers` were read from.
     idt: u64,
-    /// The breakpoint, once set.
-    handler: Option<u64>,
-    /// Stepping over the handler's first instruction.
+    /// The breakpoints, once set.
+    handlers: Option<Handlers>,
+    /// Stepping over a handler's first instruction.
     stepping: bool,
+}
+
+/// The guest's handlers of #PF and #UD.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Handlers {
+    page_fault: u64,
+    undefined: u64,
 }
 
 /// What a breakpoint hit was.
@@ -51,9 +62,11 @@ pub(super) enum Hit {
         /// CS and SS had to be loaded too.
         segments: bool,
     },
-    /// Any other page fault, taken past the first instruction.
+    /// `int n`: the registers are those of its entry now.
+    Interrupt,
+    /// Any other fault, taken past the first instruction.
     Passed,
-    /// Any other page fault: single step first.
+    /// Any other fault: single step first.
     Step,
 }
 
@@ -91,7 +104,7 @@ impl SystemCalls {
             MSR_LSTAR => {
                 self.lstar = value;
                 // A new kernel (kexec) writes LSTAR anew and has a handler of its own.
-                self.handler = None;
+                self.handlers = None;
             }
             MSR_FMASK => self.fmask = value,
             _ => return false,
@@ -101,7 +114,7 @@ impl SystemCalls {
 
     /// Whether the breakpoint has to be looked for.
     pub(super) fn wants_arming(&self, sregs: &kvm_sregs) -> bool {
-        self.lstar != 0 && (self.handler.is_none() || self.idt != sregs.idt.base)
+        self.lstar != 0 && (self.handlers.is_none() || self.idt != sregs.idt.base)
     }
 
     /// Sets the breakpoint when the guest's interrupt table is there.
@@ -111,13 +124,19 @@ impl SystemCalls {
         ram: &GuestRam,
         sregs: &kvm_sregs,
     ) -> Result<(), AssistError> {
-        let Some(handler) = page_fault_handler(ram, sregs) else {
+        let space = AddressSpace::new(ram, sregs);
+        let handler = |vector| gate(&space, sregs, vector).map(|gate| gate.handler);
+        let (Some(page_fault), Some(undefined)) = (handler(PAGE_FAULT), handler(UNDEFINED)) else {
             return Ok(());
         };
+        let handlers = Handlers {
+            page_fault,
+            undefined,
+        };
         self.idt = sregs.idt.base;
-        if self.handler != Some(handler) {
-            set_debug(vcpu, Debug::Breakpoint(handler))?;
-            self.handler = Some(handler);
+        if self.handlers != Some(handlers) {
+            set_debug(vcpu, Debug::Breakpoints(handlers))?;
+            self.handlers = Some(handlers);
             self.stepping = false;
         }
         Ok(())
@@ -125,15 +144,16 @@ impl SystemCalls {
 
     /// Whether a debug exit at `rip` is this module's.
     pub(super) fn owns(&self, rip: u64) -> bool {
-        self.stepping || self.handler == Some(rip)
+        let at = |handlers: Handlers| rip == handlers.page_fault || rip == handlers.undefined;
+        self.stepping || self.handlers.is_some_and(at)
     }
 
     /// Ends a single step: sets the breakpoint again. False when none was under way.
     pub(super) fn end_step(&mut self, vcpu: &VcpuFd) -> Result<bool, AssistError> {
-        let (true, Some(handler)) = (self.stepping, self.handler) else {
+        let (true, Some(handlers)) = (self.stepping, self.handlers) else {
             return Ok(false);
         };
-        set_debug(vcpu, Debug::Breakpoint(handler))?;
+        set_debug(vcpu, Debug::Breakpoints(handlers))?;
         self.stepping = false;
         Ok(true)
     }
@@ -148,36 +168,40 @@ impl SystemCalls {
     /// Decides what a hit of the breakpoint was, and changes the registers accordingly.
     pub(super) fn hit(&self, ram: &GuestRam, regs: &mut kvm_regs, sregs: &mut kvm_sregs) -> Hit {
         let space = AddressSpace::new(ram, sregs);
-        let mut words = [0; 40];
-        if space.read(regs.rsp, &mut words).is_err() {
-            return Hit::Step;
-        }
-        let [error, rip, cs, rflags, rsp] = frame(&words);
-        if rip == self.lstar
+        let undefined = self
+            .handlers
+            .is_some_and(|handlers| regs.rip == handlers.undefined);
+        let done = if undefined {
+            interrupt(&space, regs, sregs)
+        } else {
+            self.system_call(&space, regs, sregs)
+        };
+        done.unwrap_or_else(|| pass(&space, regs))
+    }
+
+    /// Enters a system call when the frame of a page fault shows one.
+    fn system_call(
+        &self,
+        space: &AddressSpace<'_>,
+        regs: &mut kvm_regs,
+        sregs: &mut kvm_sregs,
+    ) -> Option<Hit> {
+        let [error, rip, cs, rflags, rsp] = frame(space, regs.rsp)?;
+        let ours = rip == self.lstar
             && cs & 3 == 3
             && error & FAULT_USER_FETCH == FAULT_USER_FETCH
-            && follows_syscall(&space, regs.rcx)
-        {
-            // R11 from the frame, not as the user left it: a jump to LSTAR must not smuggle
-            // flags in. RF is what the fault set.
-            regs.r11 = rflags & !RFLAGS_RF;
-            regs.rip = self.lstar;
-            regs.rsp = rsp;
-            regs.rflags = (regs.r11 & !self.fmask) | RFLAGS_FIXED;
-            let segments = load_kernel_segments(sregs, self.star);
-            return Hit::SystemCall { segments };
+            && space.read_number(regs.rcx.wrapping_sub(2), 2) == Ok(SYSCALL);
+        if !ours {
+            return None;
         }
-        let (code, _) = space.read_code(regs.rip);
-        match harmless(&code) {
-            Some((len, clears_ac)) => {
-                regs.rip = regs.rip.wrapping_add(len);
-                if clears_ac {
-                    regs.rflags &= !RFLAGS_AC;
-                }
-                Hit::Passed
-            }
-            None => Hit::Step,
-        }
+        // R11 from the frame, not as the user left it: a jump to LSTAR must not smuggle flags
+        // in. RF is what the fault set.
+        regs.r11 = rflags & !RFLAGS_RF;
+        regs.rip = self.lstar;
+        regs.rsp = rsp;
+        regs.rflags = (regs.r11 & !self.fmask) | RFLAGS_FIXED;
+        let segments = load_kernel_segments(sregs, self.star);
+        Some(Hit::SystemCall { segments })
     }
 
     /// `sysret`. False when the processor would raise #GP instead.
@@ -210,18 +234,43 @@ fn selector(value: u64) -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-/// The words that a fault with an error code pushes, lowest first, without SS.
-fn frame(bytes: &[u8; 40]) -> [u64; 5] {
+/// Five words of the frame that an exception pushed.
+fn frame(space: &AddressSpace<'_>, rsp: u64) -> Option<[u64; 5]> {
+    let mut bytes = [0; 40];
+    space.read(rsp, &mut bytes).ok()?;
     let mut words = [0; 5];
     for (word, eight) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *word = u64::from_le_bytes(*eight);
     }
-    words
+    Some(words)
 }
 
-/// Whether the two bytes before `next` are `syscall`.
-fn follows_syscall(space: &AddressSpace<'_>, next: u64) -> bool {
-    space.read_number(next.wrapping_sub(2), 2) == Ok(0x050f)
+/// Enters the gate of `int n` when the frame of an undefined instruction shows one that user
+/// code may use. Both exceptions push the same frame, so only its return address changes.
+fn interrupt(space: &AddressSpace<'_>, regs: &mut kvm_regs, sregs: &kvm_sregs) -> Option<Hit> {
+    let [rip, cs, ..] = frame(space, regs.rsp)?;
+    let [opcode, vector, ..] = space.read_number(rip, 2).ok()?.to_le_bytes();
+    if opcode != INT || cs & 3 != 3 {
+        return None;
+    }
+    let gate = gate(space, sregs, vector).filter(|gate| gate.dpl == 3)?;
+    let next = rip.wrapping_add(2).to_le_bytes();
+    space.write(regs.rsp, &next).ok()?;
+    regs.rip = gate.handler;
+    Some(Hit::Interrupt)
+}
+
+/// Takes a fault of the guest's own past the breakpoint.
+fn pass(space: &AddressSpace<'_>, regs: &mut kvm_regs) -> Hit {
+    let (code, _) = space.read_code(regs.rip);
+    let Some((len, clears_ac)) = harmless(&code) else {
+        return Hit::Step;
+    };
+    regs.rip = regs.rip.wrapping_add(len);
+    if clears_ac {
+        regs.rflags &= !RFLAGS_AC;
+    }
+    Hit::Passed
 }
 
 /// The length of an instruction that does nothing that matters to a page-fault handler's start,
@@ -237,19 +286,27 @@ fn harmless(code: &[u8; 15]) -> Option<(u64, bool)> {
     }
 }
 
-/// The handler of #PF, when the interrupt table holds a present gate for it.
-fn page_fault_handler(ram: &GuestRam, sregs: &kvm_sregs) -> Option<u64> {
-    if u64::from(sregs.idt.limit) < GATE + 15 {
+/// A gate of the interrupt table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Gate {
+    handler: u64,
+    dpl: u8,
+}
+
+/// The gate of `vector`, when it is there and present.
+fn gate(space: &AddressSpace<'_>, sregs: &kvm_sregs, vector: u8) -> Option<Gate> {
+    let offset = u64::from(vector) * 16;
+    if u64::from(sregs.idt.limit) < offset + 15 {
         return None;
     }
-    let space = AddressSpace::new(ram, sregs);
     let mut gate = [0; 16];
     space
-        .read(sregs.idt.base.wrapping_add(GATE), &mut gate)
+        .read(sregs.idt.base.wrapping_add(offset), &mut gate)
         .ok()?;
     let [b0, b1, _, _, _, attributes, b2, b3, b4, b5, b6, b7, ..] = gate;
     let handler = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
-    (attributes & 0x80 != 0 && handler != 0).then_some(handler)
+    let dpl = attributes >> 5 & 3;
+    (attributes & 0x80 != 0 && handler != 0).then_some(Gate { handler, dpl })
 }
 
 /// Loads CS and SS as `syscall` does; false when CS is that already, as after a fault whose gate
@@ -295,15 +352,15 @@ fn stack_segment(selector: u16, dpl: u8) -> kvm_segment {
 
 #[derive(Clone, Copy, Debug)]
 enum Debug {
-    Breakpoint(u64),
+    Breakpoints(Handlers),
     Step,
 }
 
 fn set_debug(vcpu: &VcpuFd, what: Debug) -> Result<(), AssistError> {
     let mut arch = kvm_guest_debug_arch::default();
     let control = match what {
-        Debug::Breakpoint(address) => {
-            arch.debugreg = [address, 0, 0, 0, 0, 0, 0, DR7_FIRST_EXECUTE];
+        Debug::Breakpoints(at) => {
+            arch.debugreg = [at.page_fault, at.undefined, 0, 0, 0, 0, 0, DR7_EXECUTE];
             KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP
         }
         Debug::Step => KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,

@@ -14,6 +14,8 @@ const HEADER: usize = 512;
 const AREA: usize = 4096;
 /// MXCSR and its mask, which belong to SSE and AVX together.
 const MXCSR: Range<usize> = 24..32;
+/// MXCSR among KVM's 32-bit words.
+const MXCSR_WORD: usize = 6;
 
 /// The byte ranges of a component in the standard format; x87 has two, around MXCSR.
 fn ranges(component: u32) -> [Range<usize>; 2] {
@@ -99,10 +101,7 @@ pub(super) fn restore(work: &Work<'_>, at: u64, wanted: u64) -> Result<(), Stop>
     if compacted != 0 || number(&header, 16) != 0 {
         return Err(protection);
     }
-    let mut state = work
-        .vcpu
-        .get_xsave()
-        .map_err(AssistError::kvm("reading extended state (KVM_GET_XSAVE)"))?;
+    let mut state = get(work)?;
     let mut bytes = bytes_of(&state);
     let mut load = |range: Range<usize>| -> Result<(), Blocked> {
         let from = at.wrapping_add(range.start as u64);
@@ -126,6 +125,30 @@ pub(super) fn restore(work: &Work<'_>, at: u64, wanted: u64) -> Result<(), Stop>
         *word = u32::from_le_bytes(*four);
     }
     set(work, &state)
+}
+
+/// MXCSR, which KVM_GET_FPU leaves out.
+pub(super) fn mxcsr(work: &Work<'_>) -> Result<u32, Stop> {
+    let state = get(work)?;
+    state.region.get(MXCSR_WORD).copied().ok_or(Stop::Unknown)
+}
+
+/// Sets MXCSR. It counts only where the header says that SSE state is there; KVM has filled in
+/// the initial values if it was not.
+pub(super) fn set_mxcsr(work: &Work<'_>, value: u32) -> Result<(), Stop> {
+    let mut state = get(work)?;
+    for (at, bits, keep) in [(MXCSR_WORD, value, 0), (HEADER / 4, 0b10, u32::MAX)] {
+        let word = state.region.get_mut(at).ok_or(Stop::Unknown)?;
+        *word = (*word & keep) | bits;
+    }
+    set(work, &state)
+}
+
+/// KVM's copy of the extended state.
+pub(super) fn get(work: &Work<'_>) -> Result<kvm_xsave, AssistError> {
+    work.vcpu
+        .get_xsave()
+        .map_err(AssistError::kvm("reading extended state (KVM_GET_XSAVE)"))
 }
 
 #[expect(

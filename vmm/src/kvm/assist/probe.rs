@@ -1,0 +1,206 @@
+//! What is tried in tiny guests: each class of instruction that a weak KVM is known to lack.
+
+use std::arch::is_x86_feature_detected as has;
+
+use kvm_bindings::kvm_regs;
+use kvm_ioctls::Kvm;
+
+use super::tiny::{Case, ENTRY, End, KERNEL_CODE, Seen, USER_CODE, run};
+use super::{AssistError, Needs};
+
+const AC: u64 = 1 << 18;
+const ZF: u64 = 1 << 6;
+
+/// One thing to try.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    name: &'static str,
+    /// The processor has the instruction.
+    there: bool,
+    case: Case,
+    right: fn(&Seen) -> bool,
+}
+
+/// Runs every trial that the processor can do: its name and whether the outcome was right.
+pub(super) fn all(kvm: &Kvm, needs: &Needs) -> Result<Vec<(&'static str, bool)>, AssistError> {
+    let mut told = Vec::new();
+    for trial in trials().into_iter().filter(|trial| trial.there) {
+        let seen = run(kvm, &trial.case, needs)?;
+        told.push((trial.name, (trial.right)(&seen)));
+    }
+    Ok(told)
+}
+
+fn regs(rax: u64, rbx: u64, rcx: u64, rdx: u64) -> kvm_regs {
+    kvm_regs {
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        ..Default::default()
+    }
+}
+
+fn kernel(code: &'static [u8], regs: kvm_regs, data: [u64; 4]) -> Case {
+    Case {
+        user: false,
+        code,
+        regs,
+        data,
+    }
+}
+
+fn user(code: &'static [u8]) -> Case {
+    Case {
+        user: true,
+        code,
+        regs: kvm_regs::default(),
+        data: [0; 4],
+    }
+}
+
+fn done(seen: &Seen) -> bool {
+    seen.end == End::Done
+}
+
+fn trials() -> Vec<Trial> {
+    let trial = |name, there, case, right| Trial {
+        name,
+        there,
+        case,
+        right,
+    };
+    let none = kvm_regs::default;
+    let mut all = vec![
+        trial("int3", true, kernel(&[0xcc], none(), [0; 4]), |seen| {
+            seen.end
+                == End::Vector {
+                    number: 3,
+                    from: KERNEL_CODE + 1,
+                }
+        }),
+        trial("fwait", true, kernel(&[0x9b], none(), [0; 4]), done),
+        trial(
+            "popcnt",
+            has!("popcnt"),
+            kernel(
+                &[0xf3, 0x48, 0x0f, 0xb8, 0x06],
+                regs(0, 0, 0, 0),
+                [0xf0f1, 0, 0, 0],
+            ),
+            |seen| done(seen) && seen.regs.rax == 9,
+        ),
+        trial(
+            "crc32",
+            has!("sse4.2"),
+            kernel(
+                &[0xf2, 0x48, 0x0f, 0x38, 0xf1, 0xc3],
+                regs(1, 0, 0, 0),
+                [0; 4],
+            ),
+            |seen| done(seen) && seen.regs.rax == crc_of_one(),
+        ),
+        trial(
+            "cmpxchg16b",
+            has!("cmpxchg16b"),
+            kernel(
+                &[0xf0, 0x48, 0x0f, 0xc7, 0x0e],
+                regs(1, 5, 6, 2),
+                [1, 2, 0, 0],
+            ),
+            |seen| done(seen) && seen.regs.rflags & ZF != 0 && matches!(seen.data, [5, 6, ..]),
+        ),
+        trial(
+            "ldmxcsr and stmxcsr",
+            true,
+            kernel(
+                &[0x0f, 0xae, 0x16, 0x0f, 0xae, 0x5e, 0x08],
+                none(),
+                [0x1fa0, 0, 0, 0],
+            ),
+            |seen| done(seen) && matches!(seen.data, [_, 0x1fa0, ..]),
+        ),
+        trial(
+            "fnclex and fnstsw",
+            true,
+            kernel(
+                &[0xdb, 0xe3, 0xdb, 0xe2, 0xdf, 0xe0],
+                regs(0xffff, 0, 0, 0),
+                [0; 4],
+            ),
+            |seen| done(seen) && seen.regs.rax == 0,
+        ),
+        trial(
+            "lsl",
+            true,
+            kernel(&[0x48, 0x0f, 0x03, 0xc3], regs(0, 0x18, 0, 0), [0; 4]),
+            |seen| done(seen) && seen.regs.rax == 0xffff_ffff && seen.regs.rflags & ZF != 0,
+        ),
+    ];
+    all.extend(crossings());
+    all
+}
+
+/// From user mode to the kernel and back.
+fn crossings() -> [Trial; 3] {
+    let trial = |name, case, right| Trial {
+        name,
+        there: true,
+        case,
+        right,
+    };
+    let back = kvm_regs {
+        rcx: USER_CODE,
+        r11: 2,
+        ..Default::default()
+    };
+    [
+        trial("syscall", user(&[0x0f, 0x05]), |seen| {
+            done(seen)
+                && seen.regs.rip.wrapping_sub(ENTRY) <= 2
+                && seen.regs.rcx == USER_CODE + 2
+                && seen.sregs.cs.selector == 0x10
+                && seen.regs.rflags & AC == 0
+        }),
+        // Back to user mode, where `out` is not allowed: the page holds what is zero, `add`.
+        trial(
+            "sysret",
+            kernel(&[0x48, 0x0f, 0x07], back, [0; 4]),
+            |seen| matches!(seen.end, End::Vector { number: 14, from } if from == USER_CODE),
+        ),
+        trial("int 0x80 in user mode", user(&[0xcd, 0x80]), |seen| {
+            seen.end
+                == End::Vector {
+                    number: 0x80,
+                    from: USER_CODE + 2,
+                }
+        }),
+    ]
+}
+
+/// CRC-32C, as the instruction computes it, of eight zero bytes on top of 1.
+fn crc_of_one() -> u64 {
+    let sum = (0..64).fold(1_u32, |sum, _| {
+        (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg())
+    });
+    u64::from(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a stock host everything is right without help; on a weak one with it.
+    #[test]
+    fn everything_tried_comes_out_right_with_the_help_that_the_host_needs() {
+        let Ok(kvm) = Kvm::new() else {
+            eprintln!("IGNORED: /dev/kvm cannot be opened, so no tiny guest ran");
+            return;
+        };
+        let needs = Needs::detect(&kvm);
+        let told = all(&kvm, &needs).unwrap();
+        let wrong: Vec<_> = told.iter().filter(|(_, right)| !right).collect();
+        assert!(wrong.is_empty(), "wrong with {needs:?}: {wrong:?}");
+        assert!(told.len() >= 8);
+    }
+}
