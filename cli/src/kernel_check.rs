@@ -187,7 +187,8 @@ fn judge_use(one: &Use, options: &Options) -> UseReport {
     let mut missing = Vec::new();
     let mut modules = Vec::new();
     for group in one.wants {
-        let best = group.iter().max_by_key(|name| options.get(name));
+        // The first of the best: `max_by_key` alone would take the last.
+        let best = group.iter().rev().max_by_key(|name| options.get(name));
         match best.map(|name| (name, options.get(name))) {
             Some((_, Setting::BuiltIn)) => {}
             Some((name, Setting::Module)) => modules.push(format!("CONFIG_{name}")),
