@@ -233,6 +233,14 @@ impl VirtioDevice for Console {
             size_accepted: context.features & F_SIZE != 0,
             sending: None,
         });
+        // Linux reads the size when it is told of a change, and not when it starts.
+        if let Some(running) = self
+            .running
+            .as_ref()
+            .filter(|running| running.size_accepted)
+        {
+            running.interrupt.config_changed();
+        }
         Ok(())
     }
 

@@ -233,6 +233,13 @@ fn the_end_of_input_is_the_end() {
 fn resizing_is_told() {
     let (mut driver, ..) = console();
     assert_eq!(driver.config(0), 25 << 16 | 80);
+    assert_eq!(
+        driver.get(register::INTERRUPT_STATUS),
+        2,
+        "of the first size too"
+    );
+    driver.set(register::INTERRUPT_ACKNOWLEDGE, 2);
+    assert!(driver.interrupted());
     let generation = driver.get(register::CONFIG_GENERATION);
     let resize = |columns, rows| DeviceCommand::Resize { columns, rows };
     driver.handle.send(resize(132, 50)).unwrap();
