@@ -111,5 +111,5 @@ fn the_monitor_stays_small() {
     let mut machine = vm.boot().unwrap();
     machine.expect(guests::HELLO, SHORTLY).unwrap();
     let kib = machine.process.status_kib("VmHWM").unwrap();
-    assert!(kib <= 5 * 1024, "the largest resident set is {kib} KiB");
+    assert!(kib <= 3 * 1024, "the largest resident set is {kib} KiB");
 }

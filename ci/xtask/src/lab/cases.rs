@@ -22,6 +22,9 @@ const ENDS: &[(&str, &str, &str, i32)] = &[
 /// Ends that a kernel without ACPI knows.
 const PLAIN_ENDS: [&str; 3] = ["i8042", "triple-fault", "panic"];
 
+/// Most of what a case takes is emulation, twice over; a busy machine may need ten times as long.
+const LIMIT_SECONDS: u64 = 180;
+
 /// Sizes of memory in MiB around the hole below 4 GiB.
 const SIZES: [u32; 8] = [2047, 2048, 2049, 3071, 3072, 3073, 4096, 6144];
 
@@ -85,6 +88,8 @@ pub(super) fn all(filter: &str) -> Vec<Case> {
             REBOOTED,
         ));
     }
+    cases.extend([1, 4].map(embedded));
+    cases.push(doctor());
     cases.retain(|case| case.name.contains(filter));
     cases
 }
@@ -128,7 +133,35 @@ fn linux(
         arguments: words.iter().map(|word| (*word).to_owned()).collect(),
         steps,
         exit,
-        seconds: 120,
+        seconds: LIMIT_SECONDS,
+    }
+}
+
+/// The embedded guest: a shell that computes and powers off.
+fn embedded(cpus: u32) -> Case {
+    let cpus = cpus.to_string();
+    Case {
+        name: format!("embedded-{cpus}"),
+        arguments: ["boot", "--cpus", &cpus].map(str::to_owned).to_vec(),
+        steps: vec![
+            Step::Expect("# ".to_owned()),
+            Step::Send("echo $((6 * 7)) is the answer".to_owned()),
+            Step::Expect("42 is the answer".to_owned()),
+            Step::Send("poweroff".to_owned()),
+        ],
+        exit: POWERED_OFF,
+        seconds: LIMIT_SECONDS,
+    }
+}
+
+/// What the program says about a stock host.
+fn doctor() -> Case {
+    Case {
+        name: "doctor".to_owned(),
+        arguments: vec!["doctor".to_owned()],
+        steps: vec![Step::Expect("`coracle boot` works here".to_owned())],
+        exit: 0,
+        seconds: LIMIT_SECONDS,
     }
 }
 
