@@ -174,3 +174,97 @@ impl<'a> AddressSpace<'a> {
             .ok_or(Blocked::NotRam)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    /// Page 0 is at 0x5000, page 1 read-only at 0x7000, page 2 missing, page 3 outside RAM;
+    /// the second 2 MiB are one large page at 0.
+    fn paged() -> (GuestRam, kvm_sregs) {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let ram = GuestRam::from(Arc::new(memory));
+        let entries: [(u64, u64); 7] = [
+            (0x1000, 0x2003),
+            (0x2000, 0x3003),
+            (0x3000, 0x4003),
+            (0x3008, 0x83),
+            (0x4000, 0x5003),
+            (0x4008, 0x7001),
+            (0x4018, 0x1000_0003),
+        ];
+        for (at, entry) in entries {
+            ram.write(at, &entry).unwrap();
+        }
+        let sregs = kvm_sregs {
+            cr0: CR0_PG | CR0_WP,
+            cr3: 0x1000,
+            ..Default::default()
+        };
+        (ram, sregs)
+    }
+
+    fn fault(error_code: u32, address: u64) -> Blocked {
+        Blocked::Fault(PageFault {
+            error_code,
+            address,
+        })
+    }
+
+    #[test]
+    fn operands_may_cross_pages_that_are_not_neighbours() {
+        let (ram, sregs) = paged();
+        let space = AddressSpace::new(&ram, &sregs);
+        ram.write_bytes(0x5ffe, &[1, 2]).unwrap();
+        ram.write_bytes(0x7000, &[3, 4]).unwrap();
+        assert_eq!(space.read_number(0xffe, 4), Ok(0x0403_0201));
+        assert_eq!(space.read_number(0x20_5ffe, 2), Ok(0x0201));
+        assert_eq!(space.read_code(0x1ffb), ([0; 15], 5));
+        assert_eq!(space.read_code(0x2000), ([0; 15], 0));
+    }
+
+    #[test]
+    fn faults_tell_what_the_processor_would() {
+        let (ram, sregs) = paged();
+        let space = AddressSpace::new(&ram, &sregs);
+        assert_eq!(space.read_number(0x2000, 1), Err(fault(0, 0x2000)));
+        assert_eq!(space.write(0x2008, &[0]), Err(fault(2, 0x2008)));
+        assert_eq!(space.write(0x1000, &[0]), Err(fault(3, 0x1000)));
+        assert_eq!(space.read_number(1 << 39, 1), Err(fault(0, 1 << 39)));
+        assert_eq!(space.write(0x3000, &[0]), Err(Blocked::NotRam));
+        // The second page refuses: nothing of the first is written.
+        assert_eq!(space.write(0xffe, &[9; 4]), Err(fault(3, 0x1000)));
+        assert_eq!(space.read_number(0xffe, 2), Ok(0));
+        let unprotected = kvm_sregs {
+            cr0: CR0_PG,
+            ..sregs
+        };
+        assert_eq!(
+            AddressSpace::new(&ram, &unprotected).write(0x1000, &[7]),
+            Ok(())
+        );
+        assert_eq!(ram.read::<u8>(0x7000), Ok(7));
+    }
+
+    #[test]
+    fn five_levels_and_no_paging_are_known() {
+        let (ram, sregs) = paged();
+        ram.write(0x8000, &0x1003_u64).unwrap();
+        let five = kvm_sregs {
+            cr3: 0x8000,
+            cr4: CR4_LA57,
+            ..sregs
+        };
+        ram.write(0x5000, &0x55_u8).unwrap();
+        assert_eq!(AddressSpace::new(&ram, &five).read_number(0, 1), Ok(0x55));
+        let flat = kvm_sregs::default();
+        assert_eq!(
+            AddressSpace::new(&ram, &flat).read_number(0x5000, 1),
+            Ok(0x55)
+        );
+    }
+}

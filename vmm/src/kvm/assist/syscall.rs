@@ -374,3 +374,6 @@ fn set_debug(vcpu: &VcpuFd, what: Debug) -> Result<(), AssistError> {
         "the breakpoint for system calls (KVM_SET_GUEST_DEBUG)",
     ))
 }
+
+#[cfg(test)]
+mod tests;
