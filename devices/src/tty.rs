@@ -5,6 +5,7 @@
 //! the guest, and filters the keys meant for the monitor out (see [`ESCAPE_HELP`]). Raw mode ends
 //! when the terminal is dropped, when the process panics, and when a [`Restorer`] is asked.
 
+mod buffer;
 mod escape;
 mod input;
 mod output;
@@ -17,9 +18,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use buffer::{ConsoleSource, InputBuffer, TYPED_WAITING};
 pub use escape::{ESCAPE_HELP, Escape, EscapeFilter};
 pub use input::{ConsoleInput, InputState, UserRequest};
-pub use output::ConsoleOutput;
+pub use output::{ConsoleOutput, ConsoleSink, Offered};
 pub use raw::{RawMode, Restorer};
 
 use crate::line::Reporter;
@@ -161,6 +163,26 @@ impl Terminal {
             input,
             ..Self::none()
         }
+    }
+
+    /// A terminal as [`Self::stdio`] makes it of one: input from `file` with escapes.
+    #[cfg(test)]
+    pub(crate) fn typing(file: File) -> Self {
+        let input = Some(InputSource {
+            file,
+            escapes: true,
+        });
+        Self {
+            input,
+            ..Self::none()
+        }
+    }
+
+    /// An output that somebody may read slowly, or not at all.
+    #[cfg(test)]
+    pub(crate) fn piped_output(file: File) -> ConsoleOutput {
+        let file = output::non_blocking(file);
+        ConsoleOutput::new(file, "a pipe", WhenFull::Wait).expect("an eventfd")
     }
 
     fn without_input(output: ConsoleOutput) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! Attach it at port 0x3f8, eight ports long. Output is written as the guest writes it, byte by
 //! byte: a guest that prints and stops has been heard to its last byte. Input goes into the
-//! port's FIFO of 64 bytes; what does not fit stays where it comes from until the guest has read.
+//! port's FIFO of 64 bytes; what does not fit waits in front of it (see [`InputBuffer`]).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use vm_superio::serial::NoEvents;
 
 use crate::bus::{BadAccess, BusDevice, Width};
 use crate::line::{Doorbell, IrqLine};
-use crate::tty::{ConsoleInput, InputState};
+use crate::tty::{ConsoleInput, InputBuffer};
 
 /// The number of ports.
 const PORTS: u64 = 8;
@@ -186,22 +186,18 @@ impl BusDevice for Serial {
     }
 }
 
-/// Feeds a serial port from a console's input, on the I/O loop. While the port is full, the
-/// input is not looked at. A vCPU may hold the port for as long as the console's reader makes it
+/// Feeds a serial port from a console's input, on the I/O loop. While the port is full, a pipe
+/// or file is not looked at; a terminal is, for its escape keys. A vCPU may hold the port for as long as the console's reader makes it
 /// wait, and the loop waits for nobody: then the input is tried again a little later.
 #[derive(Debug)]
 pub struct SerialInput {
-    input: ConsoleInput,
+    input: InputBuffer,
     serial: Arc<Mutex<Serial>>,
     room: Doorbell,
     /// Runs out when a port that was busy is to be tried again.
     timer: OwnedFd,
-    /// Read from the input and not yet taken by the port.
-    pending: Vec<u8>,
     /// Whether the loop watches the input.
     watching: bool,
-    /// Nothing more will come.
-    ended: bool,
 }
 
 impl SerialInput {
@@ -216,15 +212,12 @@ impl SerialInput {
             .room()?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let pending = Vec::new();
         Ok(Self {
-            input,
+            input: InputBuffer::new(Box::new(input)),
             serial,
             room,
             timer,
-            pending,
             watching: false,
-            ended: false,
         })
     }
 
@@ -247,27 +240,29 @@ impl SerialInput {
 
     /// Moves what it can: first what was read before, then new input if `readable`.
     fn feed(&mut self, ops: &mut EventOps<'_>, readable: bool) {
-        let Some(room) = self.hand_over() else {
-            self.try_later();
-            self.watch(ops, false);
-            return;
-        };
-        if readable && room > 0 && self.pending.is_empty() {
-            self.ended = self.input.read(room, &mut self.pending) == InputState::Ended;
-            if self.hand_over().is_none() {
-                self.try_later();
-            }
+        let mut room = self.hand_over();
+        if readable && self.input.wants(room) {
+            self.input.read(room);
+            room = self.hand_over();
         }
-        self.watch(ops, room > 0 && self.pending.is_empty() && !self.ended);
+        self.watch(ops, self.input.wants(room));
     }
 
-    /// Gives the port what was read before and returns the room that is left; none if a vCPU
-    /// has the port.
-    fn hand_over(&mut self) -> Option<usize> {
-        let mut port = try_lock(&self.serial)?;
-        let taken = port.enqueue_input(&self.pending);
-        self.pending.drain(..taken.min(self.pending.len()));
-        Some(port.input_room())
+    /// Gives the port what was read before and returns the room that is left for more: none
+    /// while some of it waits, or a vCPU has the port.
+    fn hand_over(&mut self) -> usize {
+        let Some(mut port) = try_lock(&self.serial) else {
+            self.try_later();
+            return 0;
+        };
+        let taken = port.enqueue_input(self.input.pending());
+        self.input.taken(taken);
+        let room = port.input_room();
+        if self.input.pending().is_empty() {
+            room
+        } else {
+            0
+        }
     }
 
     fn try_later(&self) {

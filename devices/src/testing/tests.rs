@@ -6,6 +6,7 @@ use super::driver::{RUNNING, register};
 use super::*;
 use crate::bus::Width;
 use crate::disk::{Disk, Geometry, TransferError};
+use crate::tty::ConsoleOutput;
 use crate::virtio::blk::Block;
 use crate::virtio::console::Console;
 use crate::virtio::rng::Rng;
@@ -47,7 +48,11 @@ impl Disk for Nothing {
 fn device(which: usize) -> Box<dyn VirtioDevice> {
     match which {
         0 => Box::new(Block::new(Box::new(Nothing), "id")),
-        1 => Box::new(Console::new(Box::new(std::io::sink()), None, (80, 25))),
+        1 => Box::new(Console::new(
+            Box::new(ConsoleOutput::nowhere()),
+            None,
+            (80, 25),
+        )),
         _ => Box::new(Rng::new()),
     }
 }

@@ -1,17 +1,17 @@
 //! The reading side of a console: bytes for the guest, requests for the monitor.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::fs::FileType;
 
 use super::escape::{ESCAPE_HELP, Escape, EscapeFilter};
-use super::output::ConsoleOutput;
+use super::output::{ConsoleOutput, ConsoleSink};
 use crate::line::{Doorbell, Reporter};
 
 /// How much is read at once at most.
-const CHUNK: usize = 4096;
+pub(super) const CHUNK: usize = 4096;
 
 /// What the user asks of the monitor at the terminal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,6 +70,11 @@ impl ConsoleInput {
         })
     }
 
+    /// Whether it knows keys for the monitor.
+    pub fn has_escapes(&self) -> bool {
+        self.escapes.is_some()
+    }
+
     /// Reads once, at most `room` bytes, and appends what is for the guest to `bytes`. Waits
     /// only when the descriptor was not readable.
     pub fn read(&mut self, room: usize, bytes: &mut Vec<u8>) -> InputState {
@@ -93,8 +98,10 @@ impl ConsoleInput {
                 Escape::Byte(byte) => bytes.push(byte),
                 Escape::Quit => self.requests.report(UserRequest::Quit),
                 Escape::PowerButton => self.requests.report(UserRequest::PowerButton),
-                // A console's output swallows its errors.
-                Escape::Help => output.write_all(ESCAPE_HELP.as_bytes()).unwrap_or_default(),
+                Escape::Help => {
+                    // As much as the terminal takes: the loop does not wait for it.
+                    output.offer(ESCAPE_HELP.as_bytes());
+                }
             }
         }
         InputState::Open

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::*;
@@ -259,4 +260,98 @@ fn files_take_output_and_give_no_input() {
     assert_eq!(terminal.window_size(), None);
     let error = Terminal::file(folder.path()).unwrap_err();
     assert!(error.to_string().contains(folder.path().to_str().unwrap()));
+}
+
+#[test]
+fn devices_that_share_a_slow_output_lose_nothing_and_keep_their_order() {
+    let (mut reader, output) = piped();
+    let (mut waiting, mut offering) = (output.clone(), output);
+    // As the serial port does: byte by byte, waiting.
+    let serial = std::thread::spawn(move || {
+        for n in 0..100_000_u32 {
+            waiting.write_all(&[n.to_le_bytes()[0] & 0x7f]).unwrap();
+        }
+    });
+    let room = offering.room().unwrap().unwrap();
+    let sent: Vec<u8> = (0..100_000_u32)
+        .map(|n| n.to_le_bytes()[0] | 0x80)
+        .collect();
+    let (full, is_full) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        let mut at = 0;
+        while at < sent.len() {
+            let Offered { written, dropped } = offering.offer(&sent[at..]);
+            assert_eq!(dropped, 0);
+            at += written;
+            if written == 0 {
+                full.send(()).unwrap();
+                let mut fds = [PollFd::new(&room, PollFlags::OUT)];
+                poll(&mut fds, None).unwrap();
+            }
+        }
+    });
+    is_full.recv_timeout(Duration::from_secs(10)).unwrap();
+    let mut heard = Vec::new();
+    reader.read_to_end(&mut heard).unwrap();
+    serial.join().unwrap();
+    other.join().unwrap();
+    for bit in [0, 0x80] {
+        let of_one: Vec<u8> = heard.iter().copied().filter(|b| b & 0x80 == bit).collect();
+        let expected = (0..100_000_u32).map(|n| n.to_le_bytes()[0] & 0x7f | bit);
+        assert!(of_one.into_iter().eq(expected), "{bit:#x}");
+    }
+}
+
+#[test]
+fn one_that_waits_keeps_nobody_from_offering() {
+    let (_reader, output) = piped();
+    let mut waiting = output.clone();
+    let writer = std::thread::spawn(move || waiting.write_all(&[7; 1 << 20]).unwrap());
+    let mut offering = output.clone();
+    while offering.offer(b"x") != Offered::default() {}
+    assert_eq!(offering.offer(b"x"), Offered::default(), "at once");
+    assert!(!offering.wait_at_the_end(), "it is not the end");
+    output.finish_within(Duration::ZERO);
+    assert!(!offering.wait_at_the_end(), "and then it is over");
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_input_and_output() {
+    let (near, far) = user_terminal();
+    let mut output = Terminal::piped_output(far.try_clone().unwrap());
+    output.write_all(b"hello").unwrap();
+    let mut terminal = Terminal::typing(far);
+    let (requests, _asked) = report_line().unwrap();
+    let mut input = InputBuffer::new(Box::new(terminal.take_input(requests).unwrap()));
+    drop(near);
+    // All other handles to the near end are gone with the pseudoterminal's.
+    input.read(0);
+    assert!(!input.wants(64), "nothing is waited for any more");
+    let lost = Offered {
+        written: 0,
+        dropped: 4,
+    };
+    assert_eq!(output.offer(b"lost"), lost);
+    output.write_all(&[7; 1 << 20]).unwrap();
+    assert_eq!(output.room().unwrap().map(drop), None);
+}
+
+#[test]
+fn an_output_that_blocks_is_offered_no_more_than_it_takes() {
+    let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut output = Terminal::piped_output(OwnedFd::from(writer).into());
+    let mut sent = 0;
+    loop {
+        let Offered { written, dropped } = output.offer(&[7; 10_000]);
+        assert_eq!(dropped, 0);
+        sent += written;
+        if written < 10_000 {
+            break;
+        }
+    }
+    drop(output);
+    let mut heard = Vec::new();
+    reader.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard.len(), sent);
 }

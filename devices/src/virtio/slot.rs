@@ -114,6 +114,7 @@ pub struct Watches(Arc<Mutex<Vec<Watch>>>);
 struct Watch {
     fd: RawFd,
     token: u32,
+    for_what: EventSet,
     wanted: bool,
     armed: bool,
 }
@@ -122,15 +123,25 @@ impl Watches {
     /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable, as long
     /// as it is [wanted](Self::want). The device keeps it open to its own end.
     pub fn readable(&self, fd: &impl AsRawFd, token: u32) {
+        self.add(fd, token, EventSet::IN, true);
+    }
+
+    /// The same for a descriptor that becomes writable, which is not wanted to begin with.
+    pub fn writable(&self, fd: &impl AsRawFd, token: u32) {
+        self.add(fd, token, EventSet::OUT, false);
+    }
+
+    fn add(&self, fd: &impl AsRawFd, token: u32, for_what: EventSet, wanted: bool) {
         self.lock().push(Watch {
             fd: fd.as_raw_fd(),
             token,
-            wanted: true,
+            for_what,
+            wanted,
             armed: false,
         });
     }
 
-    /// Whether the device can do something now when the descriptor of `token` is readable.
+    /// Whether the device can do something now when the descriptor of `token` is ready.
     pub fn want(&self, token: u32, wanted: bool) {
         let mut watches = self.lock();
         let watch = watches.iter_mut().find(|watch| watch.token == token);
@@ -148,7 +159,7 @@ impl Watches {
         let mut watches = self.lock();
         for watch in watches.iter_mut().filter(|w| w.wanted != w.armed) {
             let data = watch.token | DEVICE_EVENT;
-            let events = Events::with_data_raw(watch.fd, data, EventSet::IN);
+            let events = Events::with_data_raw(watch.fd, data, watch.for_what);
             let done = if watch.wanted {
                 ops.add(events)
             } else {
@@ -162,12 +173,12 @@ impl Watches {
         }
     }
 
-    /// The tokens of all wanted descriptors that are readable now.
+    /// The tokens of all wanted descriptors that are ready now.
     fn ready(&self) -> io::Result<Vec<u32>> {
         let epoll = Epoll::new()?;
         let mut count = 0;
         for watch in self.lock().iter().filter(|watch| watch.wanted) {
-            let event = EpollEvent::new(EventSet::IN, watch.token.into());
+            let event = EpollEvent::new(watch.for_what, watch.token.into());
             epoll.ctl(ControlOperation::Add, watch.fd, event)?;
             count += 1;
         }

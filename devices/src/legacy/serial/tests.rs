@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::Loop;
-use crate::line::report_line;
-use crate::tty::Terminal;
+use crate::line::{Reports, report_line};
+use crate::tty::{Terminal, UserRequest};
 
 const DATA: u64 = 0;
 const SOON: Duration = Duration::from_secs(10);
@@ -264,5 +264,82 @@ impl MutEventSubscriber for Neighbour {
 
     fn init(&mut self, _: &mut EventOps<'_>) {
         self.0.send(()).unwrap();
+    }
+}
+
+/// A loop with a port whose guest never reads: the port, and what ends the loop.
+fn deaf_guest(terminal: &mut Terminal) -> (Arc<Mutex<Serial>>, Reports<UserRequest>, Ender) {
+    let (mut serial, _line, _wire) = serial();
+    write(&mut serial, INTERRUPT_ENABLE, 1);
+    let serial = Arc::new(Mutex::new(serial));
+    let (requests, asked) = report_line().unwrap();
+    let input = terminal.take_input(requests).unwrap();
+    let mut events = Loop::new().unwrap();
+    let input = SerialInput::new(input, Arc::clone(&serial)).unwrap();
+    events.add(Box::new(input));
+    let (remote, thread) = events.spawn("io-test").unwrap();
+    let end = move || {
+        remote.stop();
+        thread.join().unwrap().unwrap();
+    };
+    (serial, asked, Box::new(end))
+}
+
+type Ender = Box<dyn FnOnce()>;
+
+fn within_time<T>(mut result: impl FnMut() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(result) = result() {
+            return result;
+        }
+        assert!(begun.elapsed() < SOON, "in time");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn escapes_are_heard_however_much_waits_for_the_guest() {
+    for len in [0, 1, 63, 64, 65, 4096, 65_536, 65_537, 200_000] {
+        let (keys, mut typist) = io::pipe().unwrap();
+        let mut terminal = Terminal::typing(OwnedFd::from(keys).into());
+        let (serial, asked, end) = deaf_guest(&mut terminal);
+        // Even while a vCPU has the port.
+        let held = (len == 4096).then(|| serial.lock().unwrap());
+        typist.write_all(&vec![b'x'; len]).unwrap();
+        typist.write_all(b"\x1dq").unwrap();
+        assert_eq!(within_time(|| asked.take()), UserRequest::Quit, "{len}");
+        drop(held);
+        // The guest comes back and gets what was kept.
+        let kept = len.min(crate::tty::TYPED_WAITING + 64);
+        let least = len.min(crate::tty::TYPED_WAITING);
+        let mut got = 0;
+        within_time(|| {
+            got += guest_reads(&serial).len();
+            (got >= least).then_some(())
+        });
+        assert!(got <= kept, "{got} of {len}");
+        end();
+    }
+}
+
+#[test]
+fn a_pipe_is_left_alone_while_the_port_is_full() {
+    for len in [63, 64, 65, 4096, 60_000] {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let other = File::from(OwnedFd::from(reader.try_clone().unwrap()));
+        let mut terminal = Terminal::reading(OwnedFd::from(reader).into());
+        let (serial, asked, end) = deaf_guest(&mut terminal);
+        writer.write_all(&vec![b'\x1d'; len]).unwrap();
+        let left = || usize::try_from(rustix::io::ioctl_fionread(&other).unwrap()).unwrap();
+        let expected = len.saturating_sub(64);
+        within_time(|| (left() == expected).then_some(()));
+        let mut got = 0;
+        within_time(|| {
+            got += guest_reads(&serial).len();
+            (got == len).then_some(())
+        });
+        assert_eq!(asked.take(), None);
+        end();
     }
 }

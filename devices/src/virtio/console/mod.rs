@@ -1,8 +1,7 @@
 //! The console device (virtio 1.2, 5.3) with one port, which knows the terminal's size.
 
 use std::fmt;
-use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{
@@ -11,7 +10,9 @@ use super::{
 };
 use crate::inspect::Report;
 use crate::ram::GuestRam;
-use crate::tty::{ConsoleInput, InputState};
+use crate::tty::{ConsoleSink, InputBuffer};
+
+pub use crate::tty::ConsoleSource;
 
 const DEVICE_ID: u32 = 3;
 const RECEIVE: usize = 0;
@@ -24,7 +25,7 @@ pub const F_SIZE: u64 = 1 << 0;
 /// Size in characters, number of ports, emergency write (5.3.4).
 const CONFIG_BYTES: usize = 12;
 
-/// How much input waits for the guest at most; beyond it the input is not read.
+/// How much input of a pipe or file waits for the guest at most; beyond it, it is not read.
 pub const INPUT_WAITING: usize = 4096;
 /// How much output is written in one turn of the loop.
 const OUTPUT_A_TURN: usize = 64 << 10;
@@ -32,30 +33,9 @@ const OUTPUT_A_TURN: usize = 64 << 10;
 const BUFFERS_A_TURN: usize = 64;
 const CHUNK: usize = 4096;
 
-/// The event of the input's file descriptor.
+/// The events of the input's file descriptor and of the output's.
 const INPUT: u32 = 0;
-
-/// Where a console's input comes from. Its file descriptor is readable when [`read`](Self::read)
-/// has something to do.
-pub trait ConsoleSource: AsRawFd + Send {
-    /// Reads once, at most about `room` bytes, and appends what is for the guest to `bytes`:
-    /// whether more may come.
-    fn read(&mut self, room: usize, bytes: &mut Vec<u8>) -> bool;
-}
-
-impl ConsoleSource for ConsoleInput {
-    fn read(&mut self, room: usize, bytes: &mut Vec<u8>) -> bool {
-        Self::read(self, room, bytes) == InputState::Open
-    }
-}
-
-struct Source(Box<dyn ConsoleSource>);
-
-impl AsRawFd for Source {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
+const ROOM: u32 = 1;
 
 #[derive(Debug)]
 struct Running {
@@ -68,13 +48,25 @@ struct Running {
     sending: Option<Chain>,
 }
 
+/// What a turn of output came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Turn {
+    /// All is written.
+    Done,
+    /// The share of the turn is used up.
+    More,
+    /// The output takes no more now.
+    Full,
+}
+
 /// A console: what the guest writes goes to an output, what a source gives goes to the guest.
 pub struct Console {
-    output: Box<dyn Write + Send>,
-    input: Option<Source>,
-    // Kept open all the same: the loop still knows its descriptor.
-    input_ended: bool,
-    pending: Vec<u8>,
+    output: Box<dyn ConsoleSink>,
+    // Writable when the output takes more; none if it always does.
+    room: Option<OwnedFd>,
+    // Taken from the guest and not yet by the output, a chunk at most. Outlives a reset.
+    unsent: Vec<u8>,
+    input: Option<InputBuffer>,
     watches: Watches,
     config: Arc<ConfigSpace>,
     running: Option<Running>,
@@ -86,27 +78,31 @@ pub struct Console {
 impl fmt::Debug for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Console")
-            .field("pending", &self.pending.len())
+            .field("input", &self.input)
+            .field("unsent", &self.unsent.len())
             .field("running", &self.running)
             .finish_non_exhaustive()
     }
 }
 
 impl Console {
-    /// A console of `columns` by `rows` characters; zeroes when nobody knows. `output` should
-    /// not wait long: the other devices of its loop wait with it.
+    /// A console of `columns` by `rows` characters; zeroes when nobody knows.
     pub fn new(
-        output: Box<dyn Write + Send>,
+        output: Box<dyn ConsoleSink>,
         input: Option<Box<dyn ConsoleSource>>,
         (columns, rows): (u16, u16),
     ) -> Self {
         let config = ConfigSpace::new(vec![0; CONFIG_BYTES]);
         config.update(0, &size_bytes(columns, rows));
+        let room = output.room().unwrap_or_else(|error| {
+            log::warn!("console: what its reader is too slow for is dropped: {error}");
+            None
+        });
         Self {
             output,
-            input: input.map(Source),
-            input_ended: false,
-            pending: Vec::new(),
+            room,
+            unsent: Vec::new(),
+            input: input.map(InputBuffer::new),
             watches: Watches::default(),
             config: Arc::new(config),
             running: None,
@@ -118,75 +114,63 @@ impl Console {
 
     /// Gives the guest what waits, as far as it has buffers.
     fn deliver(&mut self) {
-        let Some(running) = &mut self.running else {
-            self.want_input();
+        let Some(input) = &mut self.input else {
             return;
         };
-        let mut delivered = 0;
-        // A buffer takes at least a byte, or is empty, which no driver in its senses sends: one
-        // that goes on sending them waits for its own next ring.
-        for _ in 0..INPUT_WAITING.saturating_mul(2) {
-            let rest = self.pending.get(delivered..).unwrap_or_default();
-            if rest.is_empty() {
-                break;
-            }
-            let Ok(Some(mut chain)) = running.receive.pop() else {
-                break;
-            };
-            let len = chain.write(&running.ram, rest);
-            running
-                .receive
-                .complete(chain, u32::try_from(len).unwrap_or_default());
-            delivered = delivered.saturating_add(len);
+        if let Some(running) = &mut self.running {
+            let delivered = running.deliver(input.pending());
+            input.taken(delivered);
+            self.received = self.received.saturating_add(delivered as u64);
         }
-        running.receive.notify();
-        self.pending.drain(..delivered);
-        self.received = self.received.saturating_add(delivered as u64);
-        self.want_input();
+        self.watches.want(INPUT, input.wants(room_for(input)));
     }
 
-    /// Input is read as long as there is room for it. Bytes that wait for a guest without
-    /// buffers never grow beyond that.
-    fn want_input(&self) {
-        let room = self.pending.len() < INPUT_WAITING;
-        self.watches.want(INPUT, room && !self.input_ended);
-    }
-
-    fn transmit(&mut self) -> Progress {
-        let Some(running) = &mut self.running else {
-            return Progress::Idle;
-        };
+    /// Writes what the output takes, within the bounds of one turn.
+    fn transmit(&mut self) -> Turn {
         let mut turn = 0;
         let mut buffers = 0;
-        let progress = loop {
-            if turn >= OUTPUT_A_TURN || buffers == BUFFERS_A_TURN {
-                break Progress::More;
+        let result = loop {
+            turn = self.send().saturating_add(turn);
+            if !self.unsent.is_empty() {
+                break Turn::Full;
             }
-            let next = running.sending.take();
-            let next = next.map_or_else(|| running.transmit.pop(), |chain| Ok(Some(chain)));
-            let Ok(Some(mut chain)) = next else {
-                break Progress::Idle;
+            let Some(running) = &mut self.running else {
+                break Turn::Done;
             };
-            let mut chunk = [0; CHUNK];
-            let len = chain.read(&running.ram, &mut chunk);
-            let chunk = chunk.get(..len).unwrap_or_default();
-            match self.output.write_all(chunk) {
-                Ok(()) => self.sent = self.sent.saturating_add(len as u64),
-                // A console that nobody reads must not stop its guest.
-                Err(_) => self.dropped = self.dropped.saturating_add(len as u64),
-            }
-            turn = turn.saturating_add(len);
-            if chain.readable().is_empty() {
-                buffers = buffers.saturating_add(1);
+            if let Some(chain) = running.sending.take_if(|chain| chain.readable().is_empty()) {
                 running.transmit.complete(chain, 0);
-            } else {
-                running.sending = Some(chain);
+                buffers += 1;
+            }
+            if turn >= OUTPUT_A_TURN || buffers == BUFFERS_A_TURN {
+                break Turn::More;
+            }
+            if !running.take_chunk(&mut self.unsent) {
+                break Turn::Done;
             }
         };
-        running.transmit.notify();
-        // Errors as above.
-        let _ = self.output.flush();
-        progress
+        if let Some(running) = &mut self.running {
+            running.transmit.notify();
+        }
+        result
+    }
+
+    /// Offers what waits to the output: how much of it is gone.
+    fn send(&mut self) -> usize {
+        if self.unsent.is_empty() {
+            return 0;
+        }
+        let mut offered = self.output.offer(&self.unsent);
+        let waits = self.unsent.len().saturating_sub(offered.written);
+        if self.room.is_none() {
+            // Nothing would tell when to go on.
+            offered.dropped = waits;
+        }
+        self.sent = self.sent.saturating_add(offered.written as u64);
+        self.dropped = self.dropped.saturating_add(offered.dropped as u64);
+        let gone = offered.written.saturating_add(offered.dropped);
+        let gone = gone.min(self.unsent.len());
+        self.unsent.drain(..gone);
+        gone
     }
 
     fn resize(&self, columns: u16, rows: u16) {
@@ -197,6 +181,56 @@ impl Console {
         {
             running.interrupt.config_changed();
         }
+    }
+}
+
+impl Running {
+    /// Fills the guest's buffers from `input`: how much of it went.
+    fn deliver(&mut self, input: &[u8]) -> usize {
+        let mut delivered = 0;
+        // A buffer takes at least a byte, or is empty, which no driver in its senses sends: one
+        // that goes on sending them waits for its own next ring.
+        for _ in 0..INPUT_WAITING.saturating_mul(2) {
+            let rest = input.get(delivered..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let Ok(Some(mut chain)) = self.receive.pop() else {
+                break;
+            };
+            let len = chain.write(&self.ram, rest);
+            self.receive
+                .complete(chain, u32::try_from(len).unwrap_or_default());
+            delivered = delivered.saturating_add(len);
+        }
+        self.receive.notify();
+        delivered
+    }
+
+    /// Takes the next chunk of output, which may be empty: false when there is none.
+    fn take_chunk(&mut self, chunk: &mut Vec<u8>) -> bool {
+        let next = self.sending.take();
+        let next = next.map_or_else(|| self.transmit.pop(), |chain| Ok(Some(chain)));
+        let Ok(Some(mut chain)) = next else {
+            return false;
+        };
+        chunk.resize(CHUNK, 0);
+        let len = chain.read(&self.ram, chunk);
+        chunk.truncate(len);
+        self.sending = Some(chain);
+        true
+    }
+}
+
+/// How much more is read from a pipe or file.
+fn room_for(input: &InputBuffer) -> usize {
+    INPUT_WAITING.saturating_sub(input.pending().len())
+}
+
+/// The machine ends: what the guest has sent is written as far as there is time for it.
+impl Drop for Console {
+    fn drop(&mut self) {
+        while self.transmit() != Turn::Done && self.output.wait_at_the_end() {}
     }
 }
 
@@ -216,6 +250,9 @@ impl VirtioDevice for Console {
     fn attach(&mut self, watches: Watches) {
         if let Some(input) = &self.input {
             watches.readable(input, INPUT);
+        }
+        if let Some(room) = &self.room {
+            watches.writable(room, ROOM);
         }
         self.watches = watches;
     }
@@ -247,19 +284,25 @@ impl VirtioDevice for Console {
     fn queue_ready(&mut self, queue: usize) -> Progress {
         if queue == RECEIVE {
             self.deliver();
-            Progress::Idle
+            return Progress::Idle;
+        }
+        let turn = self.transmit();
+        self.watches.want(ROOM, turn == Turn::Full);
+        if turn == Turn::More {
+            Progress::More
         } else {
-            self.transmit()
+            Progress::Idle
         }
     }
 
     fn event(&mut self, token: u32) {
-        let room = INPUT_WAITING.saturating_sub(self.pending.len());
-        let Some(input) = self.input.as_mut().filter(|_| token == INPUT && room > 0) else {
-            return;
-        };
-        self.input_ended = !input.0.read(room, &mut self.pending);
-        self.deliver();
+        if token == ROOM {
+            let turn = self.transmit();
+            self.watches.want(ROOM, turn != Turn::Done);
+        } else if let Some(input) = &mut self.input {
+            input.read(room_for(input));
+            self.deliver();
+        }
     }
 
     fn command(&mut self, command: DeviceCommand) {
@@ -272,13 +315,17 @@ impl VirtioDevice for Console {
     }
 
     fn inspect(&self) -> Report {
+        let input = self.input.as_ref();
+        let waiting = input.map_or(0, |input| input.pending().len());
         Report::new()
             .with("kind", "console")
             .with("started", self.running.is_some())
             .with("output_bytes", self.sent)
             .with("output_bytes_dropped", self.dropped)
+            .with("output_bytes_waiting", self.unsent.len() as u64)
             .with("input_bytes", self.received)
-            .with("input_bytes_waiting", self.pending.len() as u64)
+            .with("input_bytes_waiting", waiting as u64)
+            .with("input_bytes_dropped", input.map_or(0, InputBuffer::dropped))
     }
 }
 

@@ -1,15 +1,20 @@
 //! The console against its driver (virtio 1.2, 5.3).
 
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::inspect::Value;
+use crate::line::report_line;
 use crate::testing::driver::register;
 use crate::testing::{Buffer, GuestDriver, conformance};
+use crate::tty::{Offered, TYPED_WAITING, Terminal, UserRequest};
 
 /// An output that tests can look at and make fail.
 #[derive(Clone, Default)]
@@ -21,18 +26,24 @@ impl Screen {
     }
 }
 
-impl Write for Screen {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+impl ConsoleSink for Screen {
+    fn offer(&mut self, data: &[u8]) -> Offered {
         let mut screen = self.0.lock().unwrap();
-        if screen.1 {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        screen.0.extend_from_slice(data);
-        Ok(data.len())
+        let (written, dropped) = if screen.1 {
+            (0, data.len())
+        } else {
+            (data.len(), 0)
+        };
+        screen.0.extend_from_slice(&data[..written]);
+        Offered { written, dropped }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn room(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn wait_at_the_end(&mut self) -> bool {
+        false
     }
 }
 
@@ -284,4 +295,141 @@ fn the_report_counts_bytes() {
     let report = console.inspect();
     assert_eq!(report.find("started"), Some(&Value::Flag(false)));
     assert_eq!(report.find("output_bytes"), Some(&Value::Number(0)));
+}
+
+#[test]
+fn escapes_are_heard_however_much_waits_for_the_guest() {
+    for len in [0, 63, 64, 65, 4096, 4097, 65_536, 65_537, 200_000] {
+        let (keys, mut typist) = io::pipe().unwrap();
+        let mut terminal = Terminal::typing(OwnedFd::from(keys).into());
+        let (requests, asked) = report_line().unwrap();
+        let input = Box::new(terminal.take_input(requests).unwrap());
+        let output = Box::new(terminal.output());
+        let mut driver = GuestDriver::started(Box::new(Console::new(output, Some(input), (0, 0))));
+        let mut left = len;
+        while left > 0 {
+            typist.write_all(&vec![b'x'; left.min(4096)]).unwrap();
+            driver.run();
+            left -= left.min(4096);
+        }
+        typist.write_all(b"\x1dq").unwrap();
+        driver.run();
+        assert_eq!(asked.take(), Some(UserRequest::Quit), "{len}");
+        let mut got = 0;
+        for _ in 0..(TYPED_WAITING / 4096) {
+            let buffer = driver.room(4096);
+            driver.ring(RX).add(&[buffer]);
+            driver.kick(RX);
+            got += driver.ring(RX).take_used().map_or(0, |(_, len)| len);
+        }
+        assert_eq!(usize::try_from(got).unwrap(), len.min(TYPED_WAITING));
+        // Hung up: the end of the input, and nothing spins.
+        drop(typist);
+        driver.run();
+        assert!(!driver.step());
+    }
+}
+
+/// A console on a pipe, its driver, and the end where it is read.
+fn slowly_read() -> (GuestDriver, crate::tty::ConsoleOutput, File) {
+    let (reader, writer) = io::pipe().unwrap();
+    let output = Terminal::piped_output(OwnedFd::from(writer).into());
+    let console = Console::new(Box::new(output.clone()), None, (0, 0));
+    let driver = GuestDriver::started(Box::new(console));
+    (driver, output, OwnedFd::from(reader).into())
+}
+
+/// Sends `buffers` buffers of 64 KiB whose bytes count up, without end: the bytes of all.
+fn send_much(driver: &mut GuestDriver, buffers: usize) -> Vec<u8> {
+    let part: Vec<u8> = (0..1 << 16)
+        .map(|n: u32| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+        .collect();
+    driver.ram.write_bytes(0x8_0000, &part).unwrap();
+    for _ in 0..buffers {
+        driver.ring(TX).add(&[Buffer::readable(0x8_0000, 1 << 16)]);
+    }
+    driver.kick(TX);
+    part.repeat(buffers)
+}
+
+#[test]
+fn a_reader_that_stops_holds_up_nothing_and_loses_nothing() {
+    let (mut driver, _output, mut reader) = slowly_read();
+    let sent = send_much(&mut driver, 16);
+    assert!(driver.ring(TX).used_index() < 16, "the guest waits");
+    assert!(!driver.step(), "the device spins");
+    // Nor does a guest that rings on make it spin, and the input goes on.
+    driver.kick(TX);
+    assert!(!driver.step());
+    let mut got = vec![0; sent.len()];
+    let mut at = 0;
+    while at < got.len() {
+        at += reader.read(&mut got[at..]).unwrap();
+        driver.run();
+    }
+    assert!(got == sent, "in order");
+    assert_eq!(driver.ring(TX).used_index(), 16);
+    assert!(!driver.step());
+}
+
+#[test]
+fn a_reset_while_the_reader_is_slow_forgets_guest_memory_only() {
+    let (mut driver, output, mut reader) = slowly_read();
+    send_much(&mut driver, 2);
+    driver.start(u64::MAX);
+    let buffer = driver.holding(b"end");
+    driver.ring(TX).add(&[buffer]);
+    driver.kick(TX);
+    assert_eq!(driver.ring(TX).take_used(), None);
+    let mut got = vec![0; 1 << 17];
+    let len = reader.read(&mut got).unwrap();
+    driver.run();
+    assert_eq!(driver.ring(TX).take_used(), Some((0, 0)));
+    drop((driver, output));
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(len > 0 && rest.ends_with(b"end"));
+    assert_eq!((len + rest.len() - 3) % CHUNK, 0, "whole chunks");
+}
+
+#[test]
+fn a_reader_that_goes_lets_the_guest_go_on() {
+    let (mut driver, _output, reader) = slowly_read();
+    send_much(&mut driver, 16);
+    drop(reader);
+    driver.run();
+    assert_eq!(driver.ring(TX).used_index(), 16);
+    assert!(!driver.step(), "the device spins on a hang-up");
+    let buffer = driver.holding(b"lost");
+    driver.ring(TX).add(&[buffer]);
+    driver.kick(TX);
+    assert_eq!(driver.ring(TX).used_index(), 17);
+}
+
+#[test]
+fn what_waits_at_the_end_is_written_within_the_grace() {
+    // Nobody ends the machine: dropping it waits for nobody.
+    let (mut driver, _output, _reader) = slowly_read();
+    send_much(&mut driver, 16);
+    let begun = Instant::now();
+    drop(driver);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // A reader that takes it in time gets all.
+    let (mut driver, output, mut reader) = slowly_read();
+    let sent = send_much(&mut driver, 16);
+    output.finish_within(Duration::from_secs(60));
+    let listener = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        got
+    });
+    drop((driver, output));
+    assert!(listener.join().unwrap() == sent);
+    // One that does not, does not hold up the end.
+    let (mut driver, output, _reader) = slowly_read();
+    send_much(&mut driver, 16);
+    let (begun, grace) = (Instant::now(), Duration::from_millis(50));
+    output.finish_within(grace);
+    drop(driver);
+    assert!(begun.elapsed() >= grace && begun.elapsed() < Duration::from_secs(30));
 }

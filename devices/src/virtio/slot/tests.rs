@@ -1,6 +1,7 @@
 //! A device on a real loop with threads, as in a machine.
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -9,6 +10,7 @@ use crate::event::Loop;
 use crate::line::IrqLine;
 use crate::testing::driver::{AGREED, RUNNING, register};
 use crate::testing::{Buffer, Ring, small_ram};
+use crate::tty::Terminal;
 use crate::virtio::console::{Console, ConsoleSource};
 use crate::virtio::transport::mmio::QUEUE_NOTIFY;
 use crate::virtio::{Connected, MmioTransport, connect, features};
@@ -72,7 +74,8 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 fn a_device_runs_resets_and_ends_with_its_loop() {
     let (input, mut keys) = io::pipe().unwrap();
     let (mut screen, output) = io::pipe().unwrap();
-    let console = Console::new(Box::new(output), Some(Box::new(Pipe(input))), (80, 25));
+    let output = Box::new(Terminal::piped_output(OwnedFd::from(output).into()));
+    let console = Console::new(output, Some(Box::new(Pipe(input))), (80, 25));
     let (ram, line) = (small_ram(), IrqLine::new().unwrap());
     let other_end = line.try_clone().unwrap();
     let connected = connect("console".into(), Box::new(console), ram.clone(), other_end);
@@ -138,4 +141,51 @@ fn a_device_runs_resets_and_ends_with_its_loop() {
         rows: 1,
     };
     assert_eq!(handle.send(resize), Err(SlotGone));
+}
+
+/// A terminal that nobody reads, on the same loop as another device.
+#[test]
+fn a_console_that_nobody_reads_does_not_stall_its_neighbours() {
+    let mut io_loop = Loop::new().unwrap();
+    let mut connect_console = |reader: &mut Vec<io::PipeReader>| {
+        let (screen, output) = io::pipe().unwrap();
+        reader.push(screen);
+        let output = Terminal::piped_output(OwnedFd::from(output).into());
+        let console = Box::new(Console::new(Box::new(output), None, (0, 0)));
+        let (ram, line) = (small_ram(), IrqLine::new().unwrap());
+        let connected = connect("console".into(), console, ram.clone(), line).unwrap();
+        let mut transport = connected.transport;
+        io_loop.add(Box::new(connected.slot));
+        let rings = [0x1_0000, 0x1_4000].map(|at| Ring::new(ram.clone(), at, 16));
+        set_up(&mut transport, &rings);
+        (transport, rings, ram)
+    };
+    let mut screens = Vec::new();
+    let (mut stuck, mut stuck_rings, stuck_ram) = connect_console(&mut screens);
+    let (mut free, mut free_rings, free_ram) = connect_console(&mut screens);
+    let (remote, thread) = io_loop.spawn("io").unwrap();
+    let [mut slow, mut fast] = <[_; 2]>::try_from(screens).unwrap();
+
+    let text: Vec<u8> = (0..1_u32 << 16).map(|n| n.to_le_bytes()[0]).collect();
+    stuck_ram.write_bytes(0x8_0000, &text).unwrap();
+    for _ in 0..10 {
+        stuck_rings[1].add(&[Buffer::readable(0x8_0000, 1 << 16)]);
+    }
+    set(&mut stuck, QUEUE_NOTIFY, 1);
+    free_ram.write_bytes(0x8_0000, b"ping").unwrap();
+    for round in 1..=10 {
+        free_rings[1].add(&[Buffer::readable(0x8_0000, 4)]);
+        set(&mut free, QUEUE_NOTIFY, 1);
+        let mut ping = [0; 4];
+        fast.read_exact(&mut ping).unwrap();
+        assert_eq!(&ping, b"ping");
+        wait_for("used buffer", || free_rings[1].used_index() == round);
+    }
+    assert!(stuck_rings[1].used_index() < 10);
+    let mut got = vec![0; text.len() * 10];
+    slow.read_exact(&mut got).unwrap();
+    assert!(got == text.repeat(10), "in order");
+    wait_for("used buffers", || stuck_rings[1].used_index() == 10);
+    remote.stop();
+    thread.join().unwrap().unwrap();
 }
