@@ -2,17 +2,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::process::{ioctl_tiocsctty, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+
+use crate::sys;
 
 /// Makes the console this process's controlling terminal and its three standard streams.
 ///
 /// PID 1 itself becomes the session leader and the foreground process group, and what it starts
 /// stays in that group: a shell finds itself in the foreground at once, so no second process
-/// and no race is needed for job control.
-pub(crate) fn take() {
+/// and no race is needed for job control. Returns the console's name.
+pub(crate) fn take() -> Option<String> {
     // Fails only when this process leads a session already, which is as good.
     let _ = setsid();
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
@@ -21,13 +24,34 @@ pub(crate) fn take() {
             "init: no terminal among the consoles ({}); no job control",
             active.trim()
         );
-        return;
+        return None;
     };
     let _ = ioctl_tiocsctty(&terminal);
     let _ = dup2_stdin(&terminal);
     let _ = dup2_stdout(&terminal);
     let _ = dup2_stderr(&terminal);
     set_size(terminal.as_fd());
+    preferred(&active).map(str::to_owned)
+}
+
+/// Lets input on the serial port, where that is not the console, raise SIGIO: it is the power
+/// button. Nothing polls and no process waits for it. The button works while the file is open.
+pub(crate) fn watch_power_button(console: &str) -> Option<File> {
+    let path = proto::power::BUTTON_TERMINAL;
+    if path.strip_prefix("/dev/") == Some(console) {
+        return None;
+    }
+    let button = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(path)
+        .ok()?;
+    // Raw, so that nothing is echoed into the monitor's output.
+    let mut modes = tcgetattr(&button).ok()?;
+    modes.make_raw();
+    tcsetattr(&button, OptionalActions::Now, &modes).ok()?;
+    sys::signal_input(&button).ok()?;
+    Some(button)
 }
 
 /// The kernel lists its consoles with the one behind /dev/console last.

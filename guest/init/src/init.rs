@@ -18,13 +18,15 @@ const HANDLED: &[Signal] = &[
     Signal(libc::SIGTERM),
     Signal(libc::SIGINT),
     Signal(libc::SIGPWR),
+    // The power button, see `console::watch_power_button`.
+    Signal(libc::SIGIO),
 ];
 
 /// Never returns in a guest: the machine ends with it.
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     sys::block(HANDLED);
     mounts::mount_all();
-    console::take();
+    let _button = console::take().and_then(|console| console::watch_power_button(&console));
     set_hostname();
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     match start(command(arguments, &line)) {

@@ -4,8 +4,12 @@
     reason = "signal masks and port writes have no safe wrapper"
 )]
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+
+use rustix::fs::OFlags;
 
 /// The signals that PID 1 and the shell handle themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,21 @@ pub(crate) fn wait(signals: &[Signal]) -> Signal {
             return Signal(got);
         }
     }
+}
+
+/// Sends this process SIGIO whenever `file` has input.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(crate) fn signal_input(file: &File) -> io::Result<()> {
+    let fd = file.as_raw_fd();
+    // SAFETY: both calls take numbers only, of a descriptor that is open.
+    let owned = unsafe { libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) };
+    if owned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    rustix::fs::fcntl_setfl(file, OFlags::ASYNC)?;
+    Ok(())
 }
 
 /// Writes one byte to an I/O port.

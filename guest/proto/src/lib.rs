@@ -22,6 +22,11 @@ pub mod power {
     pub const POWER_OFF: u8 = (SLEEP_TYPE_OFF << 2) | SLEEP_ENABLE;
     /// What to write to [`RESET_PORT`] to restart the machine.
     pub const RESET: u8 = 1;
+    /// What the monitor sends to the guest's first serial port, where that is not the console,
+    /// when the power button is pressed: without ACPI there is no other way to tell.
+    pub const BUTTON_PRESSED: &[u8] = b"\n";
+    /// The serial port that [`BUTTON_PRESSED`] comes from.
+    pub const BUTTON_TERMINAL: &str = "/dev/ttyS0";
 }
 
 #[cfg(test)]

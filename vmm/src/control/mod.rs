@@ -9,9 +9,10 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use devices::legacy::Pm;
+use devices::legacy::{Pm, Serial};
 use devices::line::{PowerEvents, Reports};
 use devices::tty::UserRequest;
+use proto::power::BUTTON_PRESSED;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::machine::Ended;
@@ -39,6 +40,31 @@ pub enum ControlError {
     },
 }
 
+/// The guest's power button: ACPI's, and a byte on the serial port of the built-in guest.
+#[derive(Debug)]
+pub(crate) struct PowerButton {
+    pub(crate) pm: Arc<Mutex<Pm>>,
+    pub(crate) serial: Option<Arc<Mutex<Serial>>>,
+}
+
+impl PowerButton {
+    fn press(&self) {
+        self.pm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .press_power_button();
+        // A vCPU may hold the port while its reader is slow: this thread does not wait for it,
+        // the deadline of the stop is still there.
+        if let Some(mut serial) = self
+            .serial
+            .as_ref()
+            .and_then(|serial| serial.try_lock().ok())
+        {
+            serial.enqueue_input(BUTTON_PRESSED);
+        }
+    }
+}
+
 /// What the control thread listens to.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -46,7 +72,7 @@ pub(crate) struct Control {
     pub(crate) power_events: PowerEvents,
     /// From the console's escape keys.
     pub(crate) requests: Reports<UserRequest>,
-    pub(crate) pm: Arc<Mutex<Pm>>,
+    pub(crate) button: PowerButton,
     pub(crate) stop_timeout: Duration,
     /// Called on SIGWINCH: tells the guest's console its new size.
     pub(crate) on_resize: OnResize,
@@ -79,12 +105,7 @@ impl Control {
             }
             for event in events {
                 match stop.next(event, Instant::now()) {
-                    Next::PressButton => {
-                        self.pm
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .press_power_button();
-                    }
+                    Next::PressButton => self.button.press(),
                     Next::End(ended) => return Ok(ended),
                 }
             }

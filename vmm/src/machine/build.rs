@@ -8,7 +8,6 @@ use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
 use devices::GuestRam;
 use devices::event::{Loop, LoopThread, Remote};
-use devices::legacy::Pm;
 use devices::line::{PowerEvents, Reports, power_line, report_line};
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::{DeviceCommand, SlotHandle};
@@ -16,7 +15,7 @@ use devices::virtio::{DeviceCommand, SlotHandle};
 use super::catalog::{BellAt, Catalog, Parts, host};
 use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
-use crate::control::{Control, OnResize};
+use crate::control::{Control, OnResize, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
@@ -106,7 +105,10 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         signals,
         power_events,
         requests,
-        pm: built.pm,
+        button: PowerButton {
+            pm: built.pm,
+            serial: built.serial_button,
+        },
     };
     let control = control(&blueprint, sources, built.console, &terminal);
     Ok(Running {
@@ -189,7 +191,7 @@ struct Sources {
     signals: Signals,
     power_events: PowerEvents,
     requests: Reports<UserRequest>,
-    pm: Arc<Mutex<Pm>>,
+    button: PowerButton,
 }
 
 fn control(
@@ -214,7 +216,7 @@ fn control(
         signals: sources.signals,
         power_events: sources.power_events,
         requests: sources.requests,
-        pm: sources.pm,
+        button: sources.button,
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
     }

@@ -52,6 +52,7 @@ pub(super) struct Catalog<'a> {
     mmio: BusBuilder,
     ioapic: Option<Arc<Mutex<IoApic>>>,
     pm: Option<Arc<Mutex<Pm>>>,
+    serial_button: Option<Arc<Mutex<Serial>>>,
     console: Option<SlotHandle>,
     bells: Vec<BellAt>,
 }
@@ -60,6 +61,8 @@ pub(super) struct Catalog<'a> {
 #[derive(Debug)]
 pub(super) struct Built {
     pub(super) pm: Arc<Mutex<Pm>>,
+    /// Where the built-in guest, which has no ACPI, hears of the power button.
+    pub(super) serial_button: Option<Arc<Mutex<Serial>>>,
     pub(super) console: Option<SlotHandle>,
     pub(super) bells: Vec<BellAt>,
 }
@@ -82,6 +85,7 @@ impl<'a> Catalog<'a> {
             mmio: BusBuilder::new("mmio"),
             ioapic: None,
             pm: None,
+            serial_button: None,
             console: None,
             bells: Vec::new(),
         }
@@ -100,6 +104,7 @@ impl<'a> Catalog<'a> {
             pm: self
                 .pm
                 .expect("invariant: every blueprint has the power registers"),
+            serial_button: self.serial_button,
             console: self.console,
             bells: self.bells,
         };
@@ -111,7 +116,12 @@ impl<'a> Catalog<'a> {
         blueprint
             .devices
             .iter()
-            .try_for_each(|device| self.add(device))
+            .try_for_each(|device| self.add(device))?;
+        if blueprint.kernel.path.is_some() {
+            // Another guest would take the press for input.
+            self.serial_button = None;
+        }
+        Ok(())
     }
 
     fn add(&mut self, device: &DeviceBlueprint) -> Result<(), MachineError> {
@@ -155,6 +165,9 @@ impl<'a> Catalog<'a> {
             let input = SerialInput::new(input, Arc::clone(&serial))
                 .map_err(host("connecting the console's input"))?;
             self.io.add(Box::new(input));
+        }
+        if !console {
+            self.serial_button = Some(Arc::clone(&serial));
         }
         self.attach("serial", device.at, serial);
         Ok(())

@@ -28,6 +28,10 @@ const FOREIGN_WITHOUT_ACPI: [&str; 3] = ["i8042.noaux", "i8042.nomux", "i8042.du
 /// The built-in guest's root, its system image.
 const BUILT_IN_ROOT: [&str; 3] = ["root=/dev/vda", "ro", "rootfstype=erofs"];
 
+/// Where the built-in guest's console is virtio's, its kernel's first words go to the serial
+/// port, which the monitor shows too: a panic before the console is there is seen.
+const BUILT_IN_EARLY: [&str; 1] = ["earlycon=uart8250,io,0x3f8"];
+
 /// With one CPU: don't patch the lock prefixes out (3 million instructions to save none that
 /// matters), and don't keep books of a 2 MiB area per CPU (1 million).
 const BUILT_IN_ONE_CPU: [&str; 2] = ["noreplace-smp", "percpu_alloc=page"];
@@ -89,6 +93,9 @@ fn choose(
     add(&host.kernel_arguments);
     match config.kernel {
         None => {
+            if carries_console(config) == ConsoleDevice::Virtio {
+                add(&BUILT_IN_EARLY);
+            }
             add(&BUILT_IN_ROOT);
             if config.cpus.get() == 1 {
                 add(&BUILT_IN_ONE_CPU);

@@ -46,9 +46,11 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
 }
 
 /// The device that carries the console, never [`ConsoleDevice::Auto`]. The serial port is the
-/// one that every kernel has a driver for, from its first message on.
+/// one that every kernel has a driver for, from its first message on; the built-in guest has the
+/// virtio console, whose window follows the terminal's.
 pub(super) fn carries_console(config: &Config) -> ConsoleDevice {
     match config.console_device {
+        ConsoleDevice::Auto if config.kernel.is_none() => ConsoleDevice::Virtio,
         ConsoleDevice::Auto => ConsoleDevice::Serial,
         chosen => chosen,
     }
