@@ -30,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("lab", &[]),
     ("oci", &[]),
     ("usernet", &[]),
-    ("vmm", &["api", "arch", "devices"]),
+    ("vmm", &["api", "arch", "coracle-proto", "devices"]),
     ("xtask", &["harness", "lab"]),
 ];
 

@@ -187,8 +187,9 @@ impl BusDevice for Serial {
 }
 
 /// Feeds a serial port from a console's input, on the I/O loop. While the port is full, a pipe
-/// or file is not looked at; a terminal is, for its escape keys. A vCPU may hold the port for as long as the console's reader makes it
-/// wait, and the loop waits for nobody: then the input is tried again a little later.
+/// or file is not looked at; a terminal is, for its escape keys. A vCPU may hold the port for as
+/// long as the console's reader makes it wait, and the loop waits for nobody: then the input is
+/// tried again a little later.
 #[derive(Debug)]
 pub struct SerialInput {
     input: InputBuffer,

@@ -53,8 +53,9 @@ pub(crate) fn wait(signals: &[Signal]) -> Signal {
 /// The kernel's refusal.
 pub(crate) fn signal_input(file: &File) -> io::Result<()> {
     let fd = file.as_raw_fd();
-    // SAFETY: both calls take numbers only, of a descriptor that is open.
-    let owned = unsafe { libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) };
+    let this = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: the call takes numbers only, and the descriptor is open.
+    let owned = unsafe { libc::fcntl(fd, libc::F_SETOWN, this) };
     if owned < 0 {
         return Err(io::Error::last_os_error());
     }

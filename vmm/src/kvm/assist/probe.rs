@@ -111,6 +111,28 @@ fn trials() -> Vec<Trial> {
             |seen| done(seen) && seen.regs.rflags & ZF != 0 && matches!(seen.data, [5, 6, ..]),
         ),
         trial(
+            "lsl",
+            true,
+            kernel(&[0x48, 0x0f, 0x03, 0xc3], regs(0, 0x18, 0, 0), [0; 4]),
+            |seen| done(seen) && seen.regs.rax == 0xffff_ffff && seen.regs.rflags & ZF != 0,
+        ),
+    ];
+    all.extend(floating_point());
+    all.extend(crossings());
+    all
+}
+
+/// Control of the floating-point units.
+fn floating_point() -> [Trial; 2] {
+    let trial = |name, there, case, right| Trial {
+        name,
+        there,
+        case,
+        right,
+    };
+    let none = kvm_regs::default;
+    [
+        trial(
             "ldmxcsr and stmxcsr",
             true,
             kernel(
@@ -130,15 +152,7 @@ fn trials() -> Vec<Trial> {
             ),
             |seen| done(seen) && seen.regs.rax == 0,
         ),
-        trial(
-            "lsl",
-            true,
-            kernel(&[0x48, 0x0f, 0x03, 0xc3], regs(0, 0x18, 0, 0), [0; 4]),
-            |seen| done(seen) && seen.regs.rax == 0xffff_ffff && seen.regs.rflags & ZF != 0,
-        ),
-    ];
-    all.extend(crossings());
-    all
+    ]
 }
 
 /// From user mode to the kernel and back.
