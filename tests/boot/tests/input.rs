@@ -317,7 +317,14 @@ fn as_nobody(vm: &TestVm, arguments: &[&str]) -> Option<harness::Exit> {
     let everyone = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(vm.folder(), everyone).unwrap();
     let copy = vm.folder().join("coracle");
-    std::fs::copy(harness::coracle().unwrap(), &copy).unwrap();
+    // Copied by another process: while this one holds a program open for writing, a child that
+    // another test starts would inherit that, and nobody could execute the program.
+    let copied = Command::new("cp")
+        .arg(harness::coracle().unwrap())
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(copied.success());
     let identity = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut command = Command::new("setpriv");
     command

@@ -32,6 +32,16 @@ fn a_shell_that_runs_commands_and_powers_off() {
     }
     let mut terminal = shell(&[]);
     run(&mut terminal, "echo $((6 * 7))", "42");
+    run(&mut terminal, "cat /proc/1/comm", "init");
+    leave(&mut terminal);
+}
+
+#[test]
+fn a_virtio_console_follows_the_window() {
+    if skip::without_kvm() {
+        return;
+    }
+    let mut terminal = shell(&["--console-device", "virtio"]);
     run(&mut terminal, "stty size", "31 97");
     terminal.resize(101, 41).unwrap();
     run(&mut terminal, "stty size", "41 101");
