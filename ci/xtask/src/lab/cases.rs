@@ -105,9 +105,10 @@ fn linux(
     exit: i32,
 ) -> Case {
     let text = format!("lab.disk=1 lab.end={end} {arguments}");
-    let mut steps = vec![Step::Expect(format!(
-        "lab-guest: ready cpus={cpus} disk=ok"
-    ))];
+    let mut steps = vec![
+        Step::Expect("lab-guest: user space".to_owned()),
+        Step::Expect(format!("lab-guest: ready cpus={cpus} disk=ok")),
+    ];
     if end == "button" {
         steps.push(Step::Expect("waiting for the button".to_owned()));
         steps.push(Step::Terminate);

@@ -14,6 +14,7 @@ const KEY_POWER: u16 = 116;
 const POWER_OFF: (u16, u8) = (0x600, (5 << 2) | 0x20);
 
 fn main() {
+    println!("lab-guest: user space");
     match look() {
         Ok(found) => println!("lab-guest: ready {found}"),
         Err(error) => println!("lab-guest: wrong: {error:#}"),
