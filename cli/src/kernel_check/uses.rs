@@ -67,7 +67,7 @@ pub(super) const USES: &[Use] = &[
     },
     Use {
         name: "stop from outside",
-        what: "the power button (SIGTERM to the monitor)",
+        what: "the power button of ACPI (the built-in guest has one of its own)",
         wants: &[&["ACPI"], &["ACPI_BUTTON"], &["INPUT_EVDEV"]],
     },
     Use {
