@@ -14,7 +14,7 @@ use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_debug_exit_arc
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-use super::assist::{Assist, AssistError, Outcome};
+use super::assist::{Assist, AssistError, Counts, Outcome};
 use super::exit::Unhandled;
 use super::{Attempt, Exit, KvmError, Vm, regs};
 
@@ -161,6 +161,12 @@ impl Vcpu {
     #[must_use]
     pub fn instruction_pointer(&self) -> u64 {
         self.fd.get_regs().map_or(0, |regs| regs.rip)
+    }
+
+    /// What was completed for it on a weak host; none on any other.
+    #[must_use]
+    pub fn assisted(&self) -> Option<Counts> {
+        self.assist.as_ref().map(|assist| assist.counters().read())
     }
 
     /// Binds the vCPU to the calling thread, so that a [`Kicker`] reaches it.

@@ -117,22 +117,30 @@ struct Runner {
 impl Runner {
     fn run(self, mut vcpu: Vcpu) {
         vcpu.adopt();
-        let end = loop {
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
+        let end = self.serve_exits(&mut vcpu);
+        if let Some(counts) = vcpu.assisted() {
+            log::info!("vCPU {}: completed for a weak KVM: {counts:?}", vcpu.id());
+        }
+        if let Some(end) = end {
+            // The receiver is gone only when the machine is being torn down.
+            let _ = self.sender.send(end);
+            self.ended.ring();
+        }
+    }
+
+    /// Runs the guest until it is told to stop, which is `None`, or cannot go on.
+    fn serve_exits(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+        while !self.stop.load(Ordering::Acquire) {
             let flow = match vcpu.run() {
                 Ok(exit) => dispatch(exit, &self.buses),
-                Err(cause) => break VcpuEnd::Host(cause),
+                Err(cause) => return Some(VcpuEnd::Host(cause)),
             };
             match flow {
                 Flow::Continue => {}
-                Flow::TripleFault => break VcpuEnd::TripleFault,
-                Flow::Fatal(why) => break VcpuEnd::Fatal { id: vcpu.id(), why },
+                Flow::TripleFault => return Some(VcpuEnd::TripleFault),
+                Flow::Fatal(why) => return Some(VcpuEnd::Fatal { id: vcpu.id(), why }),
             }
-        };
-        // The receiver is gone only when the machine is being torn down.
-        let _ = self.sender.send(end);
-        self.ended.ring();
+        }
+        None
     }
 }
