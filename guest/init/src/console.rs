@@ -1,6 +1,7 @@
 //! The guest's console: finds the terminal behind /dev/console and takes it.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -31,6 +32,8 @@ pub(crate) fn take() -> Option<String> {
     let _ = dup2_stdout(&terminal);
     let _ = dup2_stderr(&terminal);
     set_size(terminal.as_fd());
+    // The monitor holds input back until the guest says something: now nothing is lost.
+    let _ = (&terminal).write_all(b"\r");
     preferred(&active).map(str::to_owned)
 }
 

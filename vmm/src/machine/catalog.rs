@@ -53,6 +53,8 @@ pub(super) struct Catalog<'a> {
     ioapic: Option<Arc<Mutex<IoApic>>>,
     pm: Option<Arc<Mutex<Pm>>>,
     serial_button: Option<Arc<Mutex<Serial>>>,
+    /// The built-in guest's init greets once it has the console open.
+    hold_console_input: bool,
     console: Option<SlotHandle>,
     bells: Vec<BellAt>,
 }
@@ -86,6 +88,7 @@ impl<'a> Catalog<'a> {
             ioapic: None,
             pm: None,
             serial_button: None,
+            hold_console_input: false,
             console: None,
             bells: Vec::new(),
         }
@@ -113,6 +116,7 @@ impl<'a> Catalog<'a> {
 
     /// Builds every device of the blueprint, in its order.
     pub(super) fn build(&mut self, blueprint: &Blueprint) -> Result<(), MachineError> {
+        self.hold_console_input = blueprint.kernel.path.is_none();
         blueprint
             .devices
             .iter()
@@ -194,7 +198,10 @@ impl<'a> Catalog<'a> {
             .terminal
             .window_size()
             .map_or((0, 0), |size| (size.columns, size.rows));
-        let console = Console::new(Box::new(self.terminal.output()), input, size);
+        let mut console = Console::new(Box::new(self.terminal.output()), input, size);
+        if self.hold_console_input {
+            console = console.held_until_output();
+        }
         let handle = self.virtio("console", device, Box::new(console))?;
         self.console = Some(handle);
         Ok(())

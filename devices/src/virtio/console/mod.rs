@@ -66,6 +66,8 @@ pub struct Console {
     room: Option<OwnedFd>,
     // Taken from the guest and not yet by the output, a chunk at most. Outlives a reset.
     unsent: Vec<u8>,
+    /// Whether input waits for the guest's first output.
+    held: bool,
     input: Option<InputBuffer>,
     watches: Watches,
     config: Arc<ConfigSpace>,
@@ -102,6 +104,7 @@ impl Console {
             output,
             room,
             unsent: Vec::new(),
+            held: false,
             input: input.map(InputBuffer::new),
             watches: Watches::default(),
             config: Arc::new(config),
@@ -112,12 +115,21 @@ impl Console {
         }
     }
 
+    /// Holds input back until the guest has sent something. A driver takes input from its start
+    /// on and drops it while no program has the console open; this is for a guest whose first
+    /// program is known to say something then.
+    #[must_use]
+    pub fn held_until_output(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
     /// Gives the guest what waits, as far as it has buffers.
     fn deliver(&mut self) {
         let Some(input) = &mut self.input else {
             return;
         };
-        if let Some(running) = &mut self.running {
+        if let Some(running) = self.running.as_mut().filter(|_| !self.held) {
             let delivered = running.deliver(input.pending());
             input.taken(delivered);
             self.received = self.received.saturating_add(delivered as u64);
@@ -146,6 +158,10 @@ impl Console {
             }
             if !running.take_chunk(&mut self.unsent) {
                 break Turn::Done;
+            }
+            if self.held && !self.unsent.is_empty() {
+                self.held = false;
+                self.deliver();
             }
         };
         if let Some(running) = &mut self.running {

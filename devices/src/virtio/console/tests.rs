@@ -193,6 +193,25 @@ fn input_reaches_the_guest() {
     assert_eq!(driver.request(RX, &[buffer]), Some(5));
 }
 
+/// Input that a driver would drop is kept until the guest's first program has spoken.
+#[test]
+fn held_input_follows_the_first_output() {
+    let keyboard = Keyboard::new();
+    let input = Some(Box::new(keyboard.clone()) as Box<dyn ConsoleSource>);
+    let console = Console::new(Box::new(Screen::default()), input, (0, 0)).held_until_output();
+    let mut driver = GuestDriver::started(Box::new(console));
+    let buffer = driver.room(16);
+    driver.ring(RX).add(&[buffer]);
+    driver.kick(RX);
+    keyboard.type_in(b"early");
+    driver.run();
+    assert_eq!(driver.ring(RX).take_used(), None);
+    let hello = driver.holding(b"\r");
+    assert_eq!(driver.request(TX, &[hello]), Some(0));
+    assert_eq!(driver.ring(RX).take_used(), Some((0, 5)));
+    assert_eq!(&driver.bytes(buffer)[..5], b"early");
+}
+
 /// Without buffers of the guest, input is read only as far as the bound, and nothing spins.
 #[test]
 fn input_without_buffers_is_bounded() {
