@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: figures that are promised, measured beside what they are compared with.
-//! Prints, writes JSON and ends with 1 when a limit is missed. No test run depends on it: a benchmark
-//! on a busy machine proves little, the ratio to the floor proves most.
-
+//! Prints, writes JSON and ends with 1 when a limit is missed. No test run depends on it: on a busy
+//! machine a time proves little and the ratio to the floor most.
 mod startup;
 
 use crate::repo;
