@@ -6,3 +6,6 @@ pub mod report;
 pub mod script;
 pub mod setup;
 pub mod sys;
+
+/// What the report says of a case that its time limit ended.
+pub const TIMED_OUT: &str = "not done in time";

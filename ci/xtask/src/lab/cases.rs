@@ -23,7 +23,7 @@ const ENDS: &[(&str, &str, &str, i32)] = &[
 const PLAIN_ENDS: [&str; 3] = ["i8042", "triple-fault", "panic"];
 
 /// Most of what a case takes is emulation, twice over; a busy machine may need ten times as long.
-const LIMIT_SECONDS: u64 = 180;
+pub(super) const LIMIT_SECONDS: u64 = 120;
 
 /// Sizes of memory in MiB around the hole below 4 GiB.
 const SIZES: [u32; 8] = [2047, 2048, 2049, 3071, 3072, 3073, 4096, 6144];

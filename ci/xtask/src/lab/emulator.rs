@@ -14,18 +14,19 @@ const MEMORY: &str = "7168";
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 
 /// Boots the lab, hands every line of its report to `each` and keeps the whole console in `log`.
-/// Returns what went wrong with the lab itself, if anything did.
+/// Returns what went wrong with the lab itself, if anything did; one that reports nothing for
+/// `silence` is killed.
 pub(super) fn boot(
     kernel: &Path,
     archive: &Path,
     log: &Path,
-    limit: Duration,
+    silence: Duration,
     mut each: impl FnMut(Line),
 ) -> Result<Option<String>> {
     let mut child = start(kernel, archive)?;
     let lines = lines_of(&mut child)?;
     let mut log = File::create(log).with_context(|| log.display().to_string())?;
-    let deadline = Instant::now() + limit;
+    let mut deadline = Instant::now() + silence;
     let mut done = false;
     let problem = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -33,6 +34,7 @@ pub(super) fn boot(
                 writeln!(log, "{line}").context("writing the console's log")?;
                 if let Some(line) = report::read(&line) {
                     done |= line == Line::Done;
+                    deadline = Instant::now() + silence;
                     each(line);
                 } else if line.contains("lab-init:") || line.contains("Kernel panic") {
                     println!("lab: {line}");
@@ -41,11 +43,12 @@ pub(super) fn boot(
             Err(RecvTimeoutError::Disconnected) if done => break None,
             Err(RecvTimeoutError::Disconnected) => break Some("the lab crashed".to_owned()),
             Err(RecvTimeoutError::Timeout) => {
-                break Some(format!("the lab was killed after {} s", limit.as_secs()));
+                break Some(format!("the lab stood still for {} s", silence.as_secs()));
             }
         }
     };
-    if problem.is_some() {
+    if let Some(problem) = &problem {
+        println!("lab: {problem}");
         kill_tree(child.id());
     }
     child.wait().context("waiting for the emulator")?;

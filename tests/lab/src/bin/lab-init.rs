@@ -167,7 +167,7 @@ impl Run {
                 Ok(true)
             }
             Err(RecvTimeoutError::Disconnected) => Ok(false),
-            Err(RecvTimeoutError::Timeout) => bail!("not done in time"),
+            Err(RecvTimeoutError::Timeout) => bail!(lab::TIMED_OUT),
         }
     }
 
