@@ -224,7 +224,7 @@ impl Outcome {
             (false, _) => "FAILED",
         };
         println!(
-            "lab: {name:<22} {word:<7} ready {ready_seconds:>6.2} s  end {seconds:>6.2} s  {problem}"
+            "lab: {name:<22} {word:<7} ready {ready_seconds:>6.2} s end {seconds:>6.2} s {problem}"
         );
     }
 }
