@@ -43,6 +43,8 @@ use counters::count;
 use perform::{End, Exception, Work};
 use syscall::{Hit, SystemCalls};
 
+const CR0_PE: u64 = 1;
+
 /// What one vCPU needs to have its exits completed. Lives on the vCPU's thread.
 #[derive(Debug)]
 pub struct Assist {
@@ -98,6 +100,13 @@ impl Assist {
     /// When an ioctl fails. An instruction that it does not know is [`Outcome::Unknown`].
     pub fn on_internal_error(&mut self, vcpu: &mut VcpuFd) -> Result<Outcome, AssistError> {
         let (mut regs, mut sregs) = taken(vcpu);
+        if in_user_mode(&sregs) {
+            // Here everything is done with the kernel's rights. KVM by itself would say #UD too:
+            // such code runs natively, so only an access to a device's memory comes here.
+            count(&self.counters.faults);
+            inject(vcpu, &regs, &mut sregs, Exception::UNDEFINED)?;
+            return Ok(Outcome::Resume);
+        }
         let space = AddressSpace::new(&self.ram, &sregs);
         let rip = sregs.cs.base.wrapping_add(regs.rip);
         let (bytes, len) = space.read_code(rip);
@@ -167,7 +176,13 @@ impl Assist {
             return Ok(Outcome::Resume);
         }
         let (mut regs, mut sregs) = taken(vcpu);
-        match self.calls.hit(&self.ram, &mut regs, &mut sregs) {
+        let hit = if in_user_mode(&sregs) {
+            // User code jumped to the handler with a stack of its own making: no fault's frame.
+            Hit::Step
+        } else {
+            self.calls.hit(&self.ram, &mut regs, &mut sregs)
+        };
+        match hit {
             Hit::SystemCall { segments } => {
                 count(&self.counters.system_calls);
                 put_back(vcpu, &regs, segments.then_some(&sregs));
@@ -223,6 +238,11 @@ impl Assist {
         vcpu.get_kvm_run().__bindgen_anon_1.msr.error = u8::from(refused);
         Ok(Outcome::Resume)
     }
+}
+
+/// Whether the vCPU runs user code: the privilege level is that of CS, in protected mode.
+fn in_user_mode(sregs: &kvm_sregs) -> bool {
+    sregs.cr0 & CR0_PE != 0 && sregs.cs.selector & 3 != 0
 }
 
 /// The registers that came with the exit.

@@ -217,4 +217,56 @@ mod tests {
         assert!(wrong.is_empty(), "wrong with {needs:?}: {wrong:?}");
         assert!(told.len() >= 8);
     }
+
+    fn here() -> Option<(Kvm, Needs)> {
+        let Ok(kvm) = Kvm::new() else {
+            eprintln!("IGNORED: /dev/kvm cannot be opened, so no tiny guest ran");
+            return None;
+        };
+        let needs = Needs::detect(&kvm);
+        Some((kvm, needs))
+    }
+
+    /// User code jumps to the kernel's handlers. Its stack holds what a fault's frame would look
+    /// like after `syscall` with an I/O privilege of 3, and after `int 0x80`.
+    #[test]
+    fn a_frame_that_user_code_forged_is_not_believed() {
+        let Some((kvm, needs)) = here() else { return };
+        // jmp over `syscall`; rcx: behind it; rsp: the frame; jmp to the handler.
+        let page_fault: &[u8] = &[
+            0xeb, 0x02, 0x0f, 0x05, 0x48, 0xc7, 0xc1, 0x04, 0x00, 0x04, 0x00, 0x48, 0xc7, 0xc4,
+            0x20, 0x00, 0x04, 0x00, 0xb8, 0xe0, 0x40, 0x00, 0x00, 0xff, 0xe0, 0, 0, 0, 0, 0, 0, 0,
+            0x14, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x10, 0x02, 0, 0, 0, 0, 0, 0x33, 0, 0, 0, 0, 0, 0, 0,
+            0x02, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        // jmp over `int 0x80`; rsp: the frame; jmp to the handler.
+        let undefined: &[u8] = &[
+            0xeb, 0x02, 0xcd, 0x80, 0x48, 0xc7, 0xc4, 0x20, 0x00, 0x04, 0x00, 0xb8, 0x60, 0x40,
+            0x00, 0x00, 0xff, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x00, 0x04, 0,
+            0, 0, 0, 0, 0x33, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0,
+        ];
+        for (vector, code) in [(14, page_fault), (6, undefined)] {
+            let seen = run(&kvm, &user(code), &needs).unwrap();
+            let from = super::super::tiny::STUBS + 16 * vector;
+            assert_eq!(seen.end, End::Vector { number: 14, from }, "{vector}");
+        }
+    }
+
+    /// `popcnt` on a device's memory, which only the emulator could do: not with the rights of
+    /// the kernel, and not the end of the machine.
+    #[test]
+    fn user_code_that_needs_the_emulator_gets_an_exception() {
+        let Some((kvm, needs)) = here() else { return };
+        if !needs.any() {
+            return;
+        }
+        let popcnt = &[0xf3, 0x48, 0x0f, 0xb8, 0x04, 0x25, 0x00, 0x00, 0x05, 0x00];
+        let seen = run(&kvm, &user(popcnt), &needs).unwrap();
+        let end = End::Vector {
+            number: 6,
+            from: USER_CODE,
+        };
+        assert_eq!(seen.end, end);
+    }
 }

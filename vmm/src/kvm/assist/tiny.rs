@@ -21,7 +21,7 @@ const GDT: u64 = 0x500;
 const TSS: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 /// One stub for each vector, 16 bytes apart.
-const STUBS: u64 = 0x4000;
+pub(super) const STUBS: u64 = 0x4000;
 const KERNEL_STACK: u64 = 0x8000;
 /// Root, then one table a level; the last maps the first MiB.
 const TABLES: u64 = 0xa000;
@@ -31,8 +31,10 @@ pub(super) const KERNEL_CODE: u64 = 0x2_0000;
 pub(super) const ENTRY: u64 = 0x2_1000;
 /// Operands; RSI points here.
 pub(super) const DATA: u64 = 0x3_0000;
-/// The only page that user mode may use: its code.
+/// The only memory that user mode may use: its code.
 pub(super) const USER_CODE: u64 = 0x4_0000;
+/// User mode may use this page too, but no memory is behind it.
+const USER_DEVICE: u64 = 0x5_0000;
 const USER_STACK: u64 = 0x4_1000;
 const PORT_VECTOR: u16 = 0x10;
 const PORT_DONE: u16 = 0x11;
@@ -142,6 +144,7 @@ fn fill(ram: &GuestRam, case: &Case) {
         let user = if address == USER_CODE { 4 } else { 0 };
         word(TABLES + 0x3000 + page * 8, address | 3 | user);
     }
+    word(TABLES + 0x3000 + USER_DEVICE / 4096 * 8, 0x1000_0000 | 7);
     let tss_low = 0x0000_8b00_0000_0067 | TSS << 16;
     let descriptors = [
         0,
