@@ -269,4 +269,23 @@ mod tests {
         };
         assert_eq!(seen.end, end);
     }
+
+    /// A program that traces itself, and `int1`: the breakpoints of the assists take no #DB away
+    /// from the guest.
+    #[test]
+    fn a_guests_own_debug_exceptions_are_its_own() {
+        let Some((kvm, needs)) = here() else { return };
+        // pushfq; or qword [rsp], 1 << 8; popfq; nop; nop
+        let traced: &[u8] = &[
+            0x9c, 0x48, 0x81, 0x0c, 0x24, 0x00, 0x01, 0x00, 0x00, 0x9d, 0x90, 0x90,
+        ];
+        for (code, len) in [(traced, 11), (&[0xf1], 1)] {
+            let seen = run(&kvm, &user(code), &needs).unwrap();
+            let end = End::Vector {
+                number: 1,
+                from: USER_CODE + len,
+            };
+            assert_eq!(seen.end, end, "{code:x?}");
+        }
+    }
 }
