@@ -7,8 +7,9 @@
 //! 0x0000_8FF0  top of the boot stack      0xFEC0_0000  IOAPIC
 //! 0x0000_9000  page tables                0xFEE0_0000  local APIC
 //! 0x0002_0000  command line               0xFFFB_C000  KVM's identity map page and TSS
-//! 0x0009_FC00  EBDA with the MP table     0x1_0000_0000 RAM above the hole
+//! 0x0009_FC00  reserved up to 1 MiB       0x1_0000_0000 RAM above the hole
 //! 0x000E_0000  ACPI RSDP and tables
+//! 0x000F_0000  MP table
 //! ```
 
 /// Size of a page of the guest, in bytes.
@@ -42,7 +43,7 @@ pub const CMDLINE: u64 = 0x2_0000;
 pub const CMDLINE_AREA: u64 = 0x1_0000;
 /// Longest command line in bytes, the closing NUL not counted (Linux's `COMMAND_LINE_SIZE` - 1).
 pub const CMDLINE_MAX: usize = 2047;
-/// Extended BIOS data area; the MP table is at its start.
+/// Where an extended BIOS data area would be: reserved from here to 1 MiB.
 pub const EBDA: u64 = 0x9_fc00;
 /// ACPI's RSDP, with the other tables behind it.
 pub const ACPI: u64 = 0xe_0000;

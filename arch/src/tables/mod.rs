@@ -1,7 +1,8 @@
 //! The platform as the guest is told: ACPI and MP tables as bytes.
 //!
 //! Distribution kernels find their devices through ACPI, lean kernels without ACPI through the
-//! MP table and their command line. Both are always there and say the same.
+//! MP table and their command line. Which of them a machine has is the plan's choice; where both
+//! are there, they say the same.
 
 mod acpi;
 mod mptable;
