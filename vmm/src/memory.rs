@@ -73,7 +73,8 @@ pub(crate) fn map(ranges: &[(u64, u64)], hugepages: bool) -> Result<GuestRam, Me
         // Reserved at once where huge pages are asked for: a shortage shows here and not as a
         // SIGBUS while the guest runs.
         flags |= if hugepages {
-            libc::MAP_HUGETLB
+            // This size and not the host's default, which may be 1 GiB.
+            libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
         } else {
             libc::MAP_NORESERVE
         };
