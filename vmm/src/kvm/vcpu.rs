@@ -12,7 +12,7 @@ use arch::boot::CpuStart;
 use arch::cpuid::Leaf;
 use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_debug_exit_arch, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 use super::assist::{Assist, AssistError, Counts, Outcome};
 use super::exit::Unhandled;
@@ -344,13 +344,15 @@ fn raw_exit(exit: VcpuExit<'_>) -> Raw {
 pub struct Kicker;
 
 impl Kicker {
-    /// Installs the handler, once for the process.
+    /// Installs the handler, once for the process, and lets the signal through to this thread
+    /// and those that it starts: a mask is inherited from whatever started the monitor.
     ///
     /// # Errors
-    /// The host's reason when sigaction(2) fails.
+    /// The host's reason when sigaction(2) or the change of the mask fails.
     pub fn install() -> std::io::Result<()> {
         register_signal_handler(Self::signal(), on_kick)
-            .map_err(|cause| std::io::Error::from_raw_os_error(cause.errno()))
+            .map_err(|cause| std::io::Error::from_raw_os_error(cause.errno()))?;
+        unblock_signal(Self::signal()).map_err(|cause| std::io::Error::other(cause.to_string()))
     }
 
     /// The signal that kicks.

@@ -13,7 +13,7 @@ use devices::{BusBuilder, GuestRam};
 
 use super::{Buses, VcpuEnd, VcpuThreads};
 use crate::kvm::assist::Needs;
-use crate::kvm::{Kvm, Vcpu};
+use crate::kvm::{Kicker, Kvm, Vcpu};
 use crate::memory;
 
 /// Far beyond what a stop takes, so that a loaded host fails no test.
@@ -115,6 +115,18 @@ fn threads_stop_whatever_the_guest_does() {
             in_time(move || drop(VcpuThreads::start(vcpus(code), &buses()).unwrap()));
         }
     }
+}
+
+#[test]
+fn threads_stop_even_if_the_parent_blocked_the_signal() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    in_time(|| {
+        vmm_sys_util::signal::block_signal(Kicker::signal()).unwrap();
+        let spin = vcpus(&[0xeb, 0xfe]);
+        drop(VcpuThreads::start(spin, &buses()).unwrap());
+    });
 }
 
 #[test]
