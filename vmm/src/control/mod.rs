@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use devices::PowerEvent;
 use devices::legacy::{Pm, Serial};
 use devices::line::{PowerEvents, Reports};
 use devices::tty::UserRequest;
@@ -135,17 +136,10 @@ impl Control {
 
     /// Everything that happened, the guest's own ends first: they win over a stop signal.
     fn collect(&mut self, threads: &VcpuThreads) -> Result<Vec<Event>, ControlError> {
-        let mut events = Vec::new();
-        while let Some(event) = self.power_events.take() {
-            events.push(Event::Power(event));
-        }
-        while let Some(end) = threads.next_end() {
-            match end {
-                VcpuEnd::TripleFault => events.push(Event::TripleFault),
-                VcpuEnd::Fatal { id, why } => return Err(ControlError::Guest { id, why }),
-                VcpuEnd::Host(cause) => return Err(ControlError::Host(cause)),
-            }
-        }
+        // In this order: what a vCPU reported before its end is seen when its end is.
+        let ends: Vec<_> = std::iter::from_fn(|| threads.next_end()).collect();
+        let power = std::iter::from_fn(|| self.power_events.take());
+        let mut events = ends_of(power.collect(), ends)?;
         while let Some(request) = self.requests.take() {
             events.push(Event::Request(request));
         }
@@ -160,6 +154,40 @@ impl Control {
     }
 }
 
+/// The guest's own ends. One that it asked for comes before what its CPUs did afterwards, since a
+/// kernel that switched off or reset does not expect to run on.
+fn ends_of(power: Vec<PowerEvent>, ends: Vec<VcpuEnd>) -> Result<Vec<Event>, ControlError> {
+    let mut events: Vec<_> = power.into_iter().map(Event::Power).collect();
+    for end in ends {
+        match end {
+            VcpuEnd::TripleFault => events.push(Event::TripleFault),
+            _ if !events.is_empty() => {}
+            VcpuEnd::Fatal { id, why } => return Err(ControlError::Guest { id, why }),
+            VcpuEnd::Host(cause) => return Err(ControlError::Host(cause)),
+        }
+    }
+    Ok(events)
+}
+
 fn fd(object: &impl AsRawFd) -> BorrowedFd<'_> {
     borrow(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::exit::Unhandled;
+
+    #[test]
+    fn an_end_that_the_guest_asked_for_comes_before_what_its_cpus_do_next() {
+        let fatal = || VcpuEnd::Fatal {
+            id: 0,
+            why: Unhandled::FailEntry { reason: 1 },
+        };
+        let off = PowerEvent::PowerOff;
+        let asked = ends_of(vec![off], vec![fatal(), VcpuEnd::TripleFault]).unwrap();
+        assert_eq!(asked, [Event::Power(off), Event::TripleFault]);
+        let lost = ends_of(Vec::new(), vec![fatal()]);
+        assert!(matches!(lost, Err(ControlError::Guest { id: 0, .. })));
+    }
 }
