@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::spec::ConsoleBackend;
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::tables::Platform;
+use devices::virtio::{blk, console, rng};
 
 use crate::config::DiskId;
 
@@ -157,20 +158,13 @@ impl DeviceKind {
     #[must_use]
     pub fn queues(&self) -> &'static [u16] {
         match self {
-            Self::VirtioConsole => &[CONSOLE_QUEUE; 2],
-            Self::VirtioRng => &[RNG_QUEUE],
-            Self::VirtioBlock(_) => &[BLOCK_QUEUE],
+            Self::VirtioConsole => &console::QUEUE_SIZES,
+            Self::VirtioRng => &rng::QUEUE_SIZES,
+            Self::VirtioBlock(_) => &blk::QUEUE_SIZES,
             Self::Serial { .. } | Self::I8042 | Self::PowerManagement | Self::IoApic { .. } => &[],
         }
     }
 }
-
-/// Largest size of virtio-console's two queues.
-pub const CONSOLE_QUEUE: u16 = 128;
-/// Largest size of virtio-rng's queue.
-pub const RNG_QUEUE: u16 = 16;
-/// Largest size of virtio-blk's queue.
-pub const BLOCK_QUEUE: u16 = 256;
 
 impl Blueprint {
     /// The devices that sit in virtio-mmio windows, in the order of the windows.

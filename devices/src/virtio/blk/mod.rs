@@ -24,7 +24,8 @@ use wire::{Config, Header, Segment, Status, kind};
 const DEVICE_ID: u32 = 2;
 const REQUESTS: usize = 0;
 const QUEUE_SIZE: u16 = 256;
-const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+/// Largest size of its queue.
+pub const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
 
 /// The length of an identifier, padded with zeroes (5.2.6).
 pub const ID_BYTES: usize = 20;

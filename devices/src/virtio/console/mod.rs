@@ -17,7 +17,8 @@ pub use crate::tty::ConsoleSource;
 const DEVICE_ID: u32 = 3;
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-const QUEUE_SIZES: [u16; 2] = [64, 64];
+/// Largest sizes of its queues: receive, transmit.
+pub const QUEUE_SIZES: [u16; 2] = [64, 64];
 
 /// The configuration holds the size of the console (5.3.3).
 pub const F_SIZE: u64 = 1 << 0;

@@ -13,7 +13,8 @@ use crate::ram::GuestRam;
 
 const DEVICE_ID: u32 = 4;
 const REQUESTS: usize = 0;
-const QUEUE_SIZES: [u16; 1] = [64];
+/// Largest size of its queue.
+pub const QUEUE_SIZES: [u16; 1] = [64];
 
 /// How much one request is given at most. A driver that wants more asks again (5.4.6).
 pub const MOST_BYTES_A_REQUEST: usize = 64 << 10;
