@@ -123,6 +123,10 @@ impl From<TtyError> for Failure {
 
 impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Self {
+        let error = match error {
+            MachineError::Console(error) => return error.into(),
+            other => other,
+        };
         let message = chain(&error);
         let hint = "`coracle doctor` tells what this host lacks";
         match error {
@@ -167,5 +171,14 @@ mod tests {
             text,
             "coracle: disk a\\nb\\u{1b}[2J: gone; hint: mend\\nit\n"
         );
+    }
+
+    #[test]
+    fn a_console_that_cannot_be_written_is_bad_input_wherever_it_is_found() {
+        let path = std::path::Path::new("/no/such/folder/log");
+        let error = devices::tty::Terminal::file(path).unwrap_err();
+        let failure = Failure::from(MachineError::Console(error));
+        assert_eq!(failure.exit, Exit::BadInput);
+        assert!(failure.hint.contains("--console"), "{failure}");
     }
 }
