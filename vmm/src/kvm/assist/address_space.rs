@@ -11,6 +11,7 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_LA57: u64 = 1 << 12;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 /// Bits 51..12 of an entry: a physical address.
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
@@ -35,6 +36,8 @@ pub(super) enum Blocked {
 enum Access {
     Read,
     Write,
+    /// A read that user code may do too.
+    UserRead,
 }
 
 /// One vCPU's view of memory at one moment, as its kernel sees it.
@@ -77,6 +80,7 @@ impl<'a> AddressSpace<'a> {
         };
         let mut table = self.root;
         let mut writable = true;
+        let mut user = true;
         for level in (0..self.levels).rev() {
             let shift = 12 + 9 * level;
             let index = linear >> shift & 0x1ff;
@@ -88,8 +92,12 @@ impl<'a> AddressSpace<'a> {
                 return Err(fault(false));
             }
             writable &= entry & WRITABLE != 0;
+            user &= entry & USER != 0;
             if level == 0 || (level <= 2 && entry & LARGE != 0) {
                 if access == Access::Write && !writable && self.write_protect {
+                    return Err(fault(true));
+                }
+                if access == Access::UserRead && !user {
                     return Err(fault(true));
                 }
                 let within = (1_u64 << shift) - 1;
@@ -150,6 +158,18 @@ impl<'a> AddressSpace<'a> {
         Ok(u64::from_le_bytes(eight))
     }
 
+    /// Reads two bytes of user code; none of the kernel's, and none beyond the addresses that
+    /// there are.
+    pub(super) fn read_user_code(&self, linear: u64) -> Option<[u8; 2]> {
+        let mut code = [0; 2];
+        let ram = self.ram;
+        let read = self.pieces(linear, code.len(), Access::UserRead, |at, range| {
+            let piece = code.get_mut(range).ok_or(Blocked::NotRam)?;
+            ram.read_bytes(at, piece).map_err(|_| Blocked::NotRam)
+        });
+        (canonical(linear, 12 + 9 * self.levels) && read.is_ok()).then_some(code)
+    }
+
     /// Reads as much code as there is, at most fifteen bytes; the rest of the array is zero.
     pub(super) fn read_code(&self, linear: u64) -> ([u8; 15], u8) {
         let mut code = [0; 15];
@@ -173,6 +193,12 @@ impl<'a> AddressSpace<'a> {
             .then_some(at)
             .ok_or(Blocked::NotRam)
     }
+}
+
+/// Whether the bits above the lowest `bits` repeat the highest of them.
+pub(super) fn canonical(address: u64, bits: u32) -> bool {
+    let unused = 64 - bits;
+    (address.cast_signed() << unused >> unused).cast_unsigned() == address
 }
 
 #[cfg(test)]
@@ -248,6 +274,22 @@ mod tests {
             Ok(())
         );
         assert_eq!(ram.read::<u8>(0x7000), Ok(7));
+    }
+
+    #[test]
+    fn user_code_is_what_user_code_may_read() {
+        let (ram, sregs) = paged();
+        ram.write_bytes(0x5000, &[0x0f, 0x05]).unwrap();
+        let read = |at| AddressSpace::new(&ram, &sregs).read_user_code(at);
+        assert_eq!(read(0), None, "the kernel's");
+        for (at, entry) in [(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4007)] {
+            ram.write::<u64>(at, &entry).unwrap();
+        }
+        assert_eq!(read(0), None, "the kernel's in a user's table");
+        ram.write::<u64>(0x4000, &0x5007).unwrap();
+        assert_eq!(read(0), Some([0x0f, 0x05]));
+        assert_eq!(read(1 << 48), None, "no address");
+        assert_eq!(read(0x2000), None, "missing");
     }
 
     #[test]

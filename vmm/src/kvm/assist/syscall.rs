@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use super::AssistError;
-use super::address_space::AddressSpace;
+use super::address_space::{AddressSpace, canonical};
 use super::setup::{MSR_FMASK, MSR_LSTAR, MSR_STAR};
 
 const RFLAGS_FIXED: u64 = 1 << 1;
@@ -27,8 +27,8 @@ const RFLAGS_RETURN: u64 = 0x003c_7fd7;
 const FAULT_USER_FETCH: u64 = 0x14;
 /// DR7: G0 and G1, both for execution; bit 10 is always one.
 const DR7_EXECUTE: u64 = 0x40a;
-/// `syscall` and `int n`, as little-endian numbers.
-const SYSCALL: u64 = 0x050f;
+/// `syscall` and the first byte of `int n`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const INT: u8 = 0xcd;
 const UNDEFINED: u8 = 6;
 const PAGE_FAULT: u8 = 14;
@@ -190,7 +190,7 @@ impl SystemCalls {
         let ours = rip == self.lstar
             && cs & 3 == 3
             && error & FAULT_USER_FETCH == FAULT_USER_FETCH
-            && space.read_number(regs.rcx.wrapping_sub(2), 2) == Ok(SYSCALL);
+            && space.read_user_code(regs.rcx.wrapping_sub(2)) == Some(SYSCALL);
         if !ours {
             return None;
         }
@@ -224,11 +224,6 @@ impl SystemCalls {
     }
 }
 
-fn canonical(address: u64, bits: u32) -> bool {
-    let unused = 64 - bits;
-    (address.cast_signed() << unused >> unused).cast_unsigned() == address
-}
-
 fn selector(value: u64) -> u16 {
     let [low, high, ..] = value.to_le_bytes();
     u16::from_le_bytes([low, high])
@@ -249,7 +244,7 @@ fn frame(space: &AddressSpace<'_>, rsp: u64) -> Option<[u64; 5]> {
 /// code may use. Both exceptions push the same frame, so only its return address changes.
 fn interrupt(space: &AddressSpace<'_>, regs: &mut kvm_regs, sregs: &kvm_sregs) -> Option<Hit> {
     let [rip, cs, ..] = frame(space, regs.rsp)?;
-    let [opcode, vector, ..] = space.read_number(rip, 2).ok()?.to_le_bytes();
+    let [opcode, vector] = space.read_user_code(rip)?;
     if opcode != INT || cs & 3 != 3 {
         return None;
     }
