@@ -22,7 +22,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            print::err(&line(record, stderr_is_raw()));
+            print::err_if_taken(&line(record, stderr_is_raw()));
         }
     }
 

@@ -2,10 +2,14 @@
 //! quietly, and standard error, whose loss is never a reason to fail.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+const PAGE: usize = 4096;
 
 /// Writes to standard output. A closed pipe is success: the reader has what it wanted.
 ///
@@ -41,9 +45,36 @@ pub(crate) fn err(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Writes a log line to standard error, or drops it where that would wait for a reader: the
+/// threads of a machine log, and a guest can make them.
+pub(crate) fn err_if_taken(text: &str) {
+    if_taken(&io::stderr().lock(), text);
+}
+
+/// What fits into a pipe that has any room is at most a page; our lines are shorter.
+fn if_taken<F: AsFd>(to: &F, text: &str) {
+    let mut room = [PollFd::new(to, PollFlags::OUT)];
+    if poll(&mut room, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+        let part = text.as_bytes();
+        let _ = rustix::io::write(to, part.get(..PAGE).unwrap_or(part));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_nobody_up() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        for _ in 0..10_000 {
+            if_taken(&writer, "coracle: warning: a line of a log\n");
+        }
+        drop(writer);
+        let mut heard = String::new();
+        io::Read::read_to_string(&mut reader, &mut heard).unwrap();
+        assert!(heard.len() >= 4096 && heard.ends_with("log\n"));
+    }
 
     struct Fails(io::ErrorKind);
 
