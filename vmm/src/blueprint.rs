@@ -108,7 +108,7 @@ pub enum Window {
 pub enum DeviceKind {
     /// The first serial port.
     Serial {
-        /// Whether it carries the console; else its output is dropped.
+        /// Whether it carries the console; else its output is shown too and it gets no input.
         console: bool,
     },
     /// The keyboard controller, of which only the reset line is there.
