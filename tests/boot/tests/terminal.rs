@@ -36,7 +36,22 @@ fn as_before_after_every_signal_that_can_be_caught() {
     if skip::without_kvm() {
         return;
     }
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+    let signals = [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::ABORT,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::POWER,
+        Signal::XCPU,
+    ];
+    for signal in signals {
         let (mut terminal, _vm) = start(&guests::halt(), &["--stop-timeout", "0"]);
         assert!(terminal.is_raw().unwrap());
         terminal.process.signal(signal).unwrap();

@@ -16,7 +16,7 @@ use devices::tty::UserRequest;
 use proto::power::BUTTON_PRESSED;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::machine::Ended;
+use crate::machine::{Ended, HostConsole};
 use crate::sys::{Signals, borrow};
 use crate::vcpu::{VcpuEnd, VcpuThreads};
 use stop::{Event, Next, Stop};
@@ -144,10 +144,10 @@ impl Control {
             events.push(Event::Request(request));
         }
         while let Some(signal) = self.signals.next() {
-            if signal == libc::SIGWINCH {
-                (self.on_resize.0)();
-            } else {
+            if HostConsole::stops(signal) {
                 events.push(Event::StopSignal);
+            } else if signal == libc::SIGWINCH {
+                (self.on_resize.0)();
             }
         }
         Ok(events)

@@ -16,7 +16,7 @@ use crate::machine::{Ended, ResetCause};
 /// Something that happened to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// SIGTERM, SIGINT, SIGHUP or SIGQUIT.
+    /// SIGTERM or another signal that would have ended the process.
     StopSignal,
     /// A console's escape key.
     Request(UserRequest),

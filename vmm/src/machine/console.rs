@@ -9,8 +9,27 @@ use super::MachineError;
 use super::catalog::host;
 use crate::sys::Signals;
 
-/// Signals that ask for the machine's end.
-const STOP_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+/// Signals that ask for the machine's end. Beside the usual four, all that would end the process
+/// at once and leave the terminal raw: whoever sends them means the same.
+const STOP_SIGNALS: [i32; 13] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGABRT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGXCPU,
+];
+
+/// A file that grows beyond its limit is an error of write(2), which the console and the disks
+/// answer, and no reason to die.
+const IGNORED_SIGNALS: [i32; 1] = [libc::SIGXFSZ];
 
 /// The console's host side, and the signals that could otherwise end the process while a terminal
 /// is in raw mode.
@@ -28,10 +47,15 @@ impl HostConsole {
     /// [`TtyError`] names the backend and the host's reason.
     pub fn open(backend: &ConsoleBackend) -> Result<Self, MachineError> {
         // Before any other thread exists, so that all of them inherit the mask.
-        let wanted = [STOP_SIGNALS.as_slice(), &[libc::SIGWINCH]].concat();
+        let wanted = [&STOP_SIGNALS[..], &IGNORED_SIGNALS, &[libc::SIGWINCH]].concat();
         let signals = Signals::take_over(&wanted).map_err(host("taking over signals"))?;
         let terminal = open_terminal(backend)?;
         Ok(Self { signals, terminal })
+    }
+
+    /// Whether a signal asks for the machine's end.
+    pub(crate) fn stops(signal: i32) -> bool {
+        STOP_SIGNALS.contains(&signal)
     }
 
     /// The path of the pseudoterminal, if it is one.

@@ -79,13 +79,20 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
         if outcome.is_err() {
             // Whatever the program says about it comes with the output.
             run.drain(console, Duration::from_millis(500));
+            run.describe_threads(console);
             return outcome;
         }
         if *ready == 0.0 && matches!(step, Step::Expect(_)) {
             *ready = started.elapsed().as_secs_f64();
         }
     }
-    let status = run.wait(console)?;
+    let status = match run.wait(console) {
+        Ok(status) => status,
+        Err(error) => {
+            run.describe_threads(console);
+            return Err(error);
+        }
+    };
     if status.code() != Some(case.exit) {
         bail!("{status} instead of exit code {}", case.exit);
     }
@@ -186,6 +193,20 @@ impl Run {
     fn terminate(&mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("sending SIGTERM")
+    }
+
+    /// Where the program's threads are, for the report of a case that hangs.
+    fn describe_threads(&self, console: &mut Vec<u8>) {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
+            return;
+        };
+        for task in tasks.flatten() {
+            let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let (name, stack) = (read("comm"), read("stack"));
+            let stack: Vec<&str> = stack.lines().take(6).collect();
+            let line = format!("\nthread {}: {}\n", name.trim(), stack.join(" "));
+            console.extend(line.as_bytes());
+        }
     }
 
     fn wait(&mut self, console: &mut Vec<u8>) -> Result<ExitStatus> {
