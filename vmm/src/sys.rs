@@ -7,6 +7,9 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Blocks signals in this thread, and those that it starts later, and receives them instead.
 #[derive(Debug)]
@@ -49,6 +52,14 @@ impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Waits until `object` is readable, for `patience` at most.
+pub(crate) fn wait_readable(object: &impl AsRawFd, patience: Duration) {
+    let mut fds = [PollFd::from_borrowed_fd(borrow(object), PollFlags::IN)];
+    let timeout = Timespec::try_from(patience).ok();
+    // Whatever it returns, the caller looks for itself.
+    let _ = poll(&mut fds, timeout.as_ref());
 }
 
 /// The descriptor of an object that offers it only by number.

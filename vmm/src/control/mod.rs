@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use devices::Doorbell;
 use devices::PowerEvent;
 use devices::legacy::{Pm, Serial};
 use devices::line::{PowerEvents, Reports};
@@ -30,6 +31,9 @@ pub enum ControlError {
     /// KVM refused to run a vCPU, or an assist failed.
     #[error("the host cannot go on with the guest")]
     Host(#[source] crate::kvm::RunError),
+    /// The I/O thread ended by itself; its own error tells why.
+    #[error("the I/O thread ended while the machine ran")]
+    IoThread,
     /// The guest did what this KVM cannot do.
     #[error("vCPU {id} cannot go on")]
     Guest {
@@ -41,27 +45,43 @@ pub enum ControlError {
     },
 }
 
+/// How soon a press of the power button that the serial port did not take is tried again.
+const PRESS_AGAIN: Duration = Duration::from_millis(100);
+
 /// The guest's power button: ACPI's, and a byte on the serial port of the built-in guest.
 #[derive(Debug)]
 pub(crate) struct PowerButton {
-    pub(crate) pm: Arc<Mutex<Pm>>,
-    pub(crate) serial: Option<Arc<Mutex<Serial>>>,
+    pm: Arc<Mutex<Pm>>,
+    serial: Option<Arc<Mutex<Serial>>>,
+    /// Whether the serial port still has to take the press.
+    waiting: bool,
 }
 
 impl PowerButton {
-    fn press(&self) {
+    pub(crate) fn new(pm: Arc<Mutex<Pm>>, serial: Option<Arc<Mutex<Serial>>>) -> Self {
+        let waiting = false;
+        Self {
+            pm,
+            serial,
+            waiting,
+        }
+    }
+
+    fn press(&mut self) {
         self.pm
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .press_power_button();
-        // A vCPU may hold the port while its reader is slow: this thread does not wait for it,
-        // the deadline of the stop is still there.
-        if let Some(mut serial) = self
-            .serial
-            .as_ref()
-            .and_then(|serial| serial.try_lock().ok())
-        {
-            serial.enqueue_input(BUTTON_PRESSED);
+        self.waiting = self.serial.is_some();
+        self.tell_serial();
+    }
+
+    /// Tries again what the port did not take. A vCPU may hold it while its reader is slow, which
+    /// this thread does not wait for, and a guest that still boots does not listen yet.
+    fn tell_serial(&mut self) {
+        let port = self.serial.as_ref().filter(|_| self.waiting);
+        if let Some(Ok(mut port)) = port.map(|port| port.try_lock()) {
+            self.waiting = port.enqueue_input(BUTTON_PRESSED) == 0;
         }
     }
 }
@@ -75,6 +95,8 @@ pub(crate) struct Control {
     pub(crate) requests: Reports<UserRequest>,
     pub(crate) button: PowerButton,
     pub(crate) stop_timeout: Duration,
+    /// Rings when the I/O thread ends, which it must not do before it is told to.
+    pub(crate) io_ended: Doorbell,
     /// Called on SIGWINCH: tells the guest's console its new size.
     pub(crate) on_resize: OnResize,
 }
@@ -98,6 +120,7 @@ impl Control {
         loop {
             self.wait(threads, stop.deadline())?;
             let mut events = self.collect(threads)?;
+            self.button.tell_serial();
             if stop
                 .deadline()
                 .is_some_and(|deadline| Instant::now() >= deadline)
@@ -119,10 +142,12 @@ impl Control {
             fd(&self.power_events),
             fd(&self.requests),
             fd(threads.ended()),
+            fd(&self.io_ended),
         ];
         let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let timeout = deadline.map(|at| {
-            let left = at.saturating_duration_since(Instant::now());
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let again = self.button.waiting.then_some(PRESS_AGAIN);
+        let timeout = left.into_iter().chain(again).min().map(|left| {
             Timespec::try_from(left).unwrap_or(Timespec {
                 tv_sec: i64::MAX,
                 tv_nsec: 0,
@@ -136,6 +161,9 @@ impl Control {
 
     /// Everything that happened, the guest's own ends first: they win over a stop signal.
     fn collect(&mut self, threads: &VcpuThreads) -> Result<Vec<Event>, ControlError> {
+        if self.io_ended.clear() {
+            return Err(ControlError::IoThread);
+        }
         // In this order: what a vCPU reported before its end is seen when its end is.
         let ends: Vec<_> = std::iter::from_fn(|| threads.next_end()).collect();
         let power = std::iter::from_fn(|| self.power_events.take());

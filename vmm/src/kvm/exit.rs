@@ -52,7 +52,7 @@ pub enum Exit<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unhandled {
     /// An instruction that KVM can't emulate and nothing here completes.
-    #[error("KVM cannot emulate the instruction at {rip:#x}: {}", hex(bytes))]
+    #[error("KVM cannot emulate the instruction at {rip:#x}{}", hex(bytes))]
     Instruction {
         /// Where it is.
         rip: u64,
@@ -78,7 +78,11 @@ pub enum Unhandled {
     Unexpected(String),
 }
 
+/// The bytes as the end of a sentence; nothing where there are none.
 fn hex(bytes: &[u8]) -> String {
     let text: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.join(" ")
+    if text.is_empty() {
+        return String::new();
+    }
+    format!(": {}", text.join(" "))
 }

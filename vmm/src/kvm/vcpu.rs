@@ -109,11 +109,13 @@ impl Vcpu {
     /// [`KvmError`] with the host's reason.
     pub fn set_cpuid(&self, leaves: &[Leaf]) -> Result<(), KvmError> {
         let entries: Vec<_> = leaves.iter().map(regs::leaf_to_kvm).collect();
+        let what = || {
+            let count = leaves.len();
+            format!("setting the {count} CPUID leaves of vCPU {}", self.id)
+        };
         let cpuid = CpuId::from_entries(&entries)
-            .expect("invariant: the leaves came from KVM, which takes as many back");
-        self.fd
-            .set_cpuid2(&cpuid)
-            .attempt(|| format!("setting the CPUID of vCPU {}", self.id))
+            .map_err(|_| KvmError::new(what(), kvm_ioctls::Error::new(libc::E2BIG)))?;
+        self.fd.set_cpuid2(&cpuid).attempt(what)
     }
 
     /// Sets model specific registers, all or an error.

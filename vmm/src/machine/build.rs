@@ -2,28 +2,35 @@
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
-use devices::GuestRam;
-use devices::event::{Loop, LoopThread, Remote};
+use devices::event::{Loop, LoopError, Remote};
 use devices::line::{PowerEvents, Reports, power_line, report_line};
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::{DeviceCommand, SlotHandle};
+use devices::{Doorbell, GuestRam};
 
 use super::catalog::{BellAt, Catalog, Parts, host};
 use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
-use crate::control::{Control, OnResize, PowerButton};
+use crate::control::{Control, ControlError, OnResize, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
-use crate::sys::Signals;
+use crate::sys::{Signals, wait_readable};
 use crate::vcpu::VcpuThreads;
 
 /// How long the console's reader may take for what is left when a machine ends.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+
+/// How long threads may take to end: far beyond what they need, unless the host hangs.
+const TEARDOWN: Duration = Duration::from_secs(10);
+
+/// How often a thread that is to end is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A machine whose vCPUs run.
 ///
@@ -38,26 +45,70 @@ pub(super) struct Running {
 
 impl Running {
     /// Waits for the machine's end and takes it apart.
-    pub(super) fn run(self) -> Result<Ended, MachineError> {
+    pub(super) fn run(mut self) -> Result<Ended, MachineError> {
         let ended = self.control.run(&self.vcpus);
         // A reader that stopped (a paused pager, a stuck terminal) must not hold up a thread that
         // prints.
         lock(&self.terminal).output().finish_within(OUTPUT_GRACE);
         // vCPUs first: they may wait for the I/O thread, which waits for nobody.
-        drop(self.vcpus);
-        self.io.stop()?;
-        Ok(ended?)
+        if !self.vcpus.stop_within(TEARDOWN) || !self.io.stop_within(TEARDOWN) {
+            // The host does not answer a read or write of a disk. The end of the process waits for
+            // what cannot be given up; this thread does not.
+            log::error!("a device's request to the host does not return: its threads are left");
+            std::mem::forget((self.vcpus, self.io));
+            return Ok(ended?);
+        }
+        match (ended, self.io.join()) {
+            (Err(ControlError::IoThread) | Ok(_), Err(cause)) => Err(cause),
+            (ended, _) => Ok(ended?),
+        }
     }
 }
 
+/// The I/O thread, and what rings when it ends.
 struct IoThread {
     remote: Remote,
-    thread: LoopThread,
+    thread: JoinHandle<Result<(), LoopError>>,
+    ended: Doorbell,
 }
 
 impl IoThread {
-    fn stop(self) -> Result<(), MachineError> {
+    fn start(mut io: Loop) -> Result<Self, MachineError> {
+        let ended = Doorbell::new().map_err(host("creating the I/O thread's bell"))?;
+        let bell = ended
+            .try_clone()
+            .map_err(host("creating the I/O thread's bell"))?;
+        let remote = io.remote();
+        let run = move || {
+            let result = io.run();
+            // The devices go first, with what they still have to write.
+            drop(io);
+            bell.ring();
+            result
+        };
+        let thread = Builder::new()
+            .name("io-0".into())
+            .spawn(run)
+            .map_err(host("starting the I/O thread"))?;
+        Ok(Self {
+            remote,
+            thread,
+            ended,
+        })
+    }
+
+    /// Tells the thread to end: whether it did so in time.
+    fn stop_within(&self, patience: Duration) -> bool {
         self.remote.stop();
+        let deadline = Instant::now() + patience;
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            // Its bell rings just before it is finished, so the last look may come too early.
+            wait_readable(&self.ended, LOOK_AGAIN);
+        }
+        self.thread.is_finished()
+    }
+
+    fn join(self) -> Result<(), MachineError> {
         match self.thread.join() {
             Ok(result) => Ok(result?),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -96,8 +147,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
     catalog.build(&blueprint)?;
     let (buses, built) = catalog.finish();
     let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
-    let (remote, thread) = io.spawn("io-0")?;
-    let io = IoThread { remote, thread };
+    let io = IoThread::start(io)?;
     let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
     bind_doorbells(&vm, &built.bells);
     let terminal = Arc::new(Mutex::new(terminal));
@@ -105,10 +155,11 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         signals,
         power_events,
         requests,
-        button: PowerButton {
-            pm: built.pm,
-            serial: built.serial_button,
-        },
+        button: PowerButton::new(built.pm, built.serial_button),
+        io_ended: io
+            .ended
+            .try_clone()
+            .map_err(host("creating the I/O thread's bell"))?,
     };
     let control = control(&blueprint, sources, built.console, &terminal);
     Ok(Running {
@@ -192,6 +243,7 @@ struct Sources {
     power_events: PowerEvents,
     requests: Reports<UserRequest>,
     button: PowerButton,
+    io_ended: Doorbell,
 }
 
 fn control(
@@ -217,6 +269,7 @@ fn control(
         power_events: sources.power_events,
         requests: sources.requests,
         button: sources.button,
+        io_ended: sources.io_ended,
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
     }

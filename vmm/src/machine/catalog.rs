@@ -10,6 +10,7 @@ use devices::legacy::Pm;
 use devices::legacy::{IoApic, Msi};
 use devices::legacy::{Serial, SerialInput};
 use devices::line::Reporter;
+use devices::log::RateLimit;
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::blk::Block;
 use devices::virtio::console::{Console, ConsoleSource};
@@ -179,13 +180,13 @@ impl<'a> Catalog<'a> {
 
     fn ioapic(&self, pins: u8) -> IoApic {
         let mut routes = Routes::new(self.vm.clone(), pins.into());
+        let limit = RateLimit::new();
         let route = move |pin: u32, message: Option<Msi>| {
             // The guest's line stays dead then, as with broken hardware; the host's log tells.
             if let Err(cause) = routes.set(pin, message) {
-                log::error!(
-                    "{cause}: {}",
-                    std::error::Error::source(&cause).map_or_else(String::new, ToString::to_string)
-                );
+                let reason = std::error::Error::source(&cause);
+                let reason = reason.map_or_else(String::new, ToString::to_string);
+                limit.warn(format_args!("{cause}: {reason}"));
             }
         };
         IoApic::new(pins, Box::new(route))

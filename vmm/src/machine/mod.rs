@@ -123,3 +123,16 @@ fn panicked(ram: &GuestRam) -> bool {
     ram.read::<u16>(RESET_FLAG)
         .is_ok_and(|flag| flag == WARM_BOOT)
 }
+
+#[cfg(test)]
+mod tests {
+    use arch::layout;
+    use proto::power;
+
+    #[test]
+    fn the_guests_init_knows_the_power_registers() {
+        assert_eq!(power::SLEEP_CONTROL_PORT, layout::PM_SLEEP_CONTROL);
+        assert_eq!(power::RESET_PORT, layout::PM_RESET);
+        assert_eq!(power::RESET, layout::PM_RESET_VALUE);
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::Doorbell;
 use vmm_sys_util::signal::Killable as _;
@@ -86,10 +86,15 @@ impl VcpuThreads {
     }
 }
 
-impl Drop for VcpuThreads {
-    fn drop(&mut self) {
+impl VcpuThreads {
+    /// Takes every vCPU out of the guest for good: whether all ended within `patience`.
+    pub(crate) fn stop_within(&mut self, patience: Duration) -> bool {
         self.stop.store(true, Ordering::Release);
+        let start = Instant::now();
         while !self.threads.iter().all(JoinHandle::is_finished) {
+            if start.elapsed() >= patience {
+                return false;
+            }
             for thread in &self.threads {
                 // Fails only for a thread that is gone, which the next look shows.
                 let _ = thread.kill(Kicker::signal());
@@ -103,6 +108,13 @@ impl Drop for VcpuThreads {
             // A vCPU thread that panicked has aborted the process already.
             let _ = thread.join();
         }
+        true
+    }
+}
+
+impl Drop for VcpuThreads {
+    fn drop(&mut self) {
+        self.stop_within(Duration::MAX);
     }
 }
 
