@@ -52,7 +52,7 @@ pub(super) fn all(filter: &str) -> Vec<Case> {
                 &format!("lean-{name}"),
                 "lean",
                 1,
-                128,
+                256,
                 end,
                 arguments,
                 *exit,
@@ -92,6 +92,15 @@ pub(super) fn all(filter: &str) -> Vec<Case> {
     cases.push(doctor());
     cases.retain(|case| case.name.contains(filter));
     cases
+}
+
+/// The names of the cases in which `kernel` has one vCPU and 256 MiB.
+pub(super) fn alone(kernel: &str) -> Vec<String> {
+    let named = ENDS.iter().map(|(name, ..)| *name);
+    named
+        .chain(["1"])
+        .map(|name| format!("{kernel}-{name}"))
+        .collect()
 }
 
 /// A guest with an initrd and a disk that says what it found and ends as it is told.
