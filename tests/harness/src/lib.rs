@@ -25,16 +25,14 @@ pub fn coracle() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {
         return Ok(path.into());
     }
-    // target/x86_64-unknown-linux-gnu/debug/deps/TEST
-    let test = std::env::current_exe()?;
-    let profiles = test
+    // A test is in target/x86_64-unknown-linux-gnu/debug/deps, another program one folder higher.
+    let program = std::env::current_exe()?;
+    program
         .ancestors()
-        .nth(3)
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    ["release", "debug"]
-        .iter()
-        .map(|profile| profiles.join(profile).join("coracle"))
+        .skip(1)
+        .take(3)
+        .flat_map(|folder| ["release", "debug"].map(|profile| folder.join(profile)))
+        .map(|profile| profile.join("coracle"))
         .find(|path| path.is_file())
         .ok_or_else(|| anyhow::anyhow!("no coracle program: run `cargo build --release` first"))
 }
