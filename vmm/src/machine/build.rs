@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arch::cpuid::{CpuidPolicy, Leaf, guest_leaves};
+use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
 use devices::event::{Loop, LoopError, Remote};
 use devices::line::{PowerEvents, Reports, power_line, report_line};
@@ -132,15 +132,8 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         signals,
         mut terminal,
     } = console;
-    let (vm_and_ram, leaves) = beside(
-        || kvm.supported_cpuid(),
-        || {
-            let mut vm = create_vm(&kvm, &needs)?;
-            let ram = map_memory(&mut vm, &blueprint, kernel, initrd.as_ref())?;
-            Ok::<_, MachineError>((vm, ram))
-        },
-    );
-    let ((vm, ram), leaves) = (vm_and_ram?, leaves?);
+    let mut vm = create_vm(&kvm, &needs)?;
+    let ram = map_memory(&mut vm, &blueprint, kernel, initrd.as_ref())?;
     let (power, power_events) = power_line().map_err(host("creating the power line"))?;
     let (requester, requests) = report_line().map_err(host("creating the console's requests"))?;
     let mut io = Loop::new()?;
@@ -153,7 +146,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
     let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts);
     catalog.build(&blueprint)?;
     let (buses, built) = catalog.finish();
-    let vcpus = create_vcpus(&leaves, &vm, &blueprint, &needs)?;
+    let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
     let io = IoThread::start(io)?;
     let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
     bind_doorbells(&vm, &built.bells);
@@ -202,31 +195,13 @@ fn create_vm(kvm: &Kvm, needs: &Needs) -> Result<Vm, MachineError> {
     Ok(vm)
 }
 
-/// Runs `long` on a thread of its own while `work` runs here. Asking KVM for its CPUID leaves takes
-/// a third of a millisecond, a fifth of a machine's whole start: each leaf is an exit where this
-/// host is a guest itself.
-fn beside<A: Send, B>(long: impl Fn() -> A + Sync, work: impl FnOnce() -> B) -> (B, A) {
-    std::thread::scope(|scope| {
-        let helper = Builder::new()
-            .name("cpuid".into())
-            .spawn_scoped(scope, &long);
-        let done = work();
-        let asked = match helper.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(asked)) => asked,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            // No thread to be had: then one after the other.
-            Err(_) => long(),
-        };
-        (done, asked)
-    })
-}
-
 fn create_vcpus(
-    host: &[Leaf],
+    kvm: &Kvm,
     vm: &Vm,
     blueprint: &Blueprint,
     needs: &Needs,
 ) -> Result<Vec<Vcpu>, MachineError> {
+    let host = kvm.supported_cpuid()?;
     let msrs = arch::msr::boot_msrs();
     (0..blueprint.cpus)
         .map(|id| {
@@ -237,7 +212,7 @@ fn create_vcpus(
                 hide: needs.hide(),
                 tsc_deadline: true,
             };
-            vcpu.set_cpuid(&guest_leaves(host, &policy))?;
+            vcpu.set_cpuid(&guest_leaves(&host, &policy))?;
             vcpu.set_msrs(&msrs)?;
             // The others wait for the boot CPU's start-up message, in KVM.
             if id == 0 {
