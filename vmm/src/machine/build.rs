@@ -147,8 +147,10 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
     catalog.build(&blueprint)?;
     let (buses, built) = catalog.finish();
     let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
-    let io = IoThread::start(io)?;
+    // The guest starts first: what it asks of a device waits in an eventfd or a mailbox until the
+    // device's thread is there, some ten microseconds later.
     let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
+    let io = IoThread::start(io)?;
     bind_doorbells(&vm, &built.bells);
     let terminal = Arc::new(Mutex::new(terminal));
     let sources = Sources {
