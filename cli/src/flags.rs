@@ -32,8 +32,8 @@ struct Arguments {
     command: Subcommands,
 }
 
-/// `coracle boot` alone. Describing all subcommands to the parser takes a tenth of a millisecond,
-/// and the start of a machine is counted in those.
+// `coracle boot` alone: describing all subcommands to the parser takes a tenth of a millisecond,
+// and the start of a machine is counted in those. The flags bring the help text.
 #[derive(Debug, Parser)]
 #[command(name = "boot", bin_name = "coracle boot")]
 struct BootAlone {
