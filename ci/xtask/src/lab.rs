@@ -258,12 +258,40 @@ fn median_ready(outcomes: &[Outcome], names: &[String]) -> Option<f64> {
         .filter(|outcome| outcome.passed && names.contains(&outcome.name));
     let mut seconds: Vec<f64> = chosen.map(|outcome| outcome.ready_seconds).collect();
     seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied()
+    let middle = |index: usize| seconds.get(index).copied();
+    let last = seconds.len().checked_sub(1)?;
+    Some((middle(last / 2)? + middle(last.div_ceil(2))?) / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn medians_count_what_passed_only() {
+        let outcome = |name: &str, passed, ready_seconds| Outcome {
+            name: name.to_owned(),
+            passed,
+            tries: 1,
+            ready_seconds,
+            seconds: 9.0,
+            problem: String::new(),
+        };
+        let all = [
+            outcome("a", true, 3.0),
+            outcome("b", true, 1.0),
+            outcome("c", false, 90.0),
+            outcome("d", true, 2.0),
+            outcome("e", true, 8.0),
+        ];
+        let median = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            median_ready(&all, &names)
+        };
+        assert_eq!(median(&["a", "b", "c", "d"]), Some(2.0));
+        assert_eq!(median(&["a", "b", "d", "e"]), Some(2.5));
+        assert_eq!(median(&["c"]), None);
+    }
 
     fn ledger(names: &[&str]) -> Ledger {
         let case = |name: &&str| Case {
