@@ -212,7 +212,8 @@ fn stream(command: &mut Command, limit: Duration) -> Result<Ended> {
     })
 }
 
-fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+/// The lines of a program's standard output as they come; it ends with the program.
+pub(crate) fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || {

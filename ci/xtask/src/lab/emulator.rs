@@ -1,13 +1,13 @@
 //! Runs the emulator with the lab in it and reads the report on its serial console.
 
-use crate::steps::kill_tree;
+use crate::steps::{kill_tree, lines_of};
 use anyhow::{Context, Result};
 use lab::report::{self, Line};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 const MEMORY: &str = "7168";
@@ -26,7 +26,7 @@ pub(super) fn boot(
     mut each: impl FnMut(Line),
 ) -> Result<Option<String>> {
     let mut child = start(kernel, archive)?;
-    let lines = lines_of(&mut child)?;
+    let lines = lines_of(&mut child);
     let mut log = File::create(log).with_context(|| log.display().to_string())?;
     let mut deadline = Instant::now() + silence;
     let mut done = false;
@@ -87,24 +87,4 @@ fn start(kernel: &Path, archive: &Path) -> Result<Child> {
         .stdout(Stdio::piped())
         .spawn()
         .context("starting qemu-system-x86_64")
-}
-
-fn lines_of(child: &mut Child) -> Result<Receiver<String>> {
-    let output = child.stdout.take().context("the emulator's output")?;
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(output);
-        let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if sender.send(text).is_err() {
-                break;
-            }
-            line.clear();
-        }
-    });
-    Ok(receiver)
 }

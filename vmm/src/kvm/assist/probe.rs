@@ -63,13 +63,16 @@ fn done(seen: &Seen) -> bool {
     seen.end == End::Done
 }
 
-fn trials() -> Vec<Trial> {
-    let trial = |name, there, case, right| Trial {
+fn trial(name: &'static str, there: bool, case: Case, right: fn(&Seen) -> bool) -> Trial {
+    Trial {
         name,
         there,
         case,
         right,
-    };
+    }
+}
+
+fn trials() -> Vec<Trial> {
     let none = kvm_regs::default;
     let mut all = vec![
         trial("int3", true, kernel(&[0xcc], none(), [0; 4]), |seen| {
@@ -124,12 +127,6 @@ fn trials() -> Vec<Trial> {
 
 /// Control of the floating-point units.
 fn floating_point() -> [Trial; 2] {
-    let trial = |name, there, case, right| Trial {
-        name,
-        there,
-        case,
-        right,
-    };
     let none = kvm_regs::default;
     [
         trial(
@@ -157,12 +154,7 @@ fn floating_point() -> [Trial; 2] {
 
 /// From user mode to the kernel and back.
 fn crossings() -> [Trial; 3] {
-    let trial = |name, case, right| Trial {
-        name,
-        there: true,
-        case,
-        right,
-    };
+    let trial = |name, case, right| trial(name, true, case, right);
     let back = kvm_regs {
         rcx: USER_CODE,
         r11: 2,
