@@ -55,6 +55,17 @@ pub struct StartContext {
     pub interrupt: Interrupt,
 }
 
+impl StartContext {
+    /// Queue number `queue`, which the device cannot do without.
+    ///
+    /// # Errors
+    /// When the driver left it out.
+    pub fn take_queue(&mut self, queue: usize) -> Result<Virtqueue, StartError> {
+        let taken = self.queues.get_mut(queue).and_then(Option::take);
+        taken.ok_or(StartError::MissingQueue(queue))
+    }
+}
+
 /// A device that cannot work with what the driver set up.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StartError {

@@ -340,9 +340,8 @@ impl VirtioDevice for Block {
     }
 
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
-        let queue = context.queues.get_mut(REQUESTS).and_then(Option::take);
         self.running = Some(Running {
-            queue: queue.ok_or(StartError::MissingQueue(REQUESTS))?,
+            queue: context.take_queue(REQUESTS)?,
             ram: context.ram,
             interrupt: context.interrupt,
             features: context.features,

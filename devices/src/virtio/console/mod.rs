@@ -275,13 +275,9 @@ impl VirtioDevice for Console {
     }
 
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
-        let mut take = |queue: usize| {
-            let taken = context.queues.get_mut(queue).and_then(Option::take);
-            taken.ok_or(StartError::MissingQueue(queue))
-        };
         self.running = Some(Running {
-            receive: take(RECEIVE)?,
-            transmit: take(TRANSMIT)?,
+            receive: context.take_queue(RECEIVE)?,
+            transmit: context.take_queue(TRANSMIT)?,
             ram: context.ram,
             interrupt: context.interrupt,
             size_accepted: context.features & F_SIZE != 0,
