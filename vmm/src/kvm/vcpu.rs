@@ -269,11 +269,12 @@ impl Vcpu {
     fn internal_error(&mut self) -> Result<Exit<'_>, RunError> {
         // SAFETY: the last exit was KVM_EXIT_INTERNAL_ERROR, so `internal` is what KVM filled.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
-        let rip = self.instruction_pointer();
         if suberror != KVM_INTERNAL_ERROR_EMULATION {
+            let rip = self.instruction_pointer();
             return Ok(Exit::Unhandled(Unhandled::Internal { suberror, rip }));
         }
         let Some(assist) = &mut self.assist else {
+            let rip = self.instruction_pointer();
             return Ok(Exit::Unhandled(Unhandled::Instruction {
                 rip,
                 bytes: Vec::new(),
