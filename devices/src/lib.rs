@@ -10,6 +10,7 @@ pub mod disk;
 pub mod event;
 pub mod inspect;
 pub mod legacy;
+pub mod limit;
 pub mod line;
 pub mod log;
 pub mod ram;

@@ -156,12 +156,14 @@ pub enum DiskSource {
 impl DeviceKind {
     /// The largest sizes of the device's queues; empty for a device without queues.
     #[must_use]
-    pub fn queues(&self) -> &'static [u16] {
+    pub fn queues(&self) -> Vec<u16> {
         match self {
-            Self::VirtioConsole => &console::QUEUE_SIZES,
-            Self::VirtioRng => &rng::QUEUE_SIZES,
-            Self::VirtioBlock(_) => &blk::QUEUE_SIZES,
-            Self::Serial { .. } | Self::I8042 | Self::PowerManagement | Self::IoApic { .. } => &[],
+            Self::VirtioConsole => console::QUEUE_SIZES.to_vec(),
+            Self::VirtioRng => rng::QUEUE_SIZES.to_vec(),
+            Self::VirtioBlock(_) => blk::QUEUE_SIZES.to_vec(),
+            Self::Serial { .. } | Self::I8042 | Self::PowerManagement | Self::IoApic { .. } => {
+                Vec::new()
+            }
         }
     }
 }

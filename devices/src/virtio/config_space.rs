@@ -1,11 +1,13 @@
-//! The device's configuration fields, which vCPU threads read without entering the device's loop.
+//! The device's configuration fields, which vCPU threads access without entering the device's loop.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug)]
 struct Inner {
     bytes: Vec<u8>,
     generation: u32,
+    writable: Vec<Range<usize>>,
 }
 
 /// Configuration bytes with the generation that a driver compares to see that nothing changed
@@ -14,10 +16,36 @@ struct Inner {
 pub struct ConfigSpace(Mutex<Inner>);
 
 impl ConfigSpace {
-    /// A space that holds `bytes`, in the layout of the device's specification.
+    /// A space that holds `bytes`, in the layout of the device's specification; a driver can
+    /// write none of them.
     pub fn new(bytes: Vec<u8>) -> Self {
-        let generation = 0;
-        Self(Mutex::new(Inner { bytes, generation }))
+        Self::with_writable(bytes, Vec::new())
+    }
+
+    /// The same, with the fields that a driver may write.
+    pub fn with_writable(bytes: Vec<u8>, writable: Vec<Range<usize>>) -> Self {
+        Self(Mutex::new(Inner {
+            bytes,
+            generation: 0,
+            writable,
+        }))
+    }
+
+    /// A driver's write of the `len` low bytes of `value` at `offset`: whether they lie within
+    /// one writable field and were taken. The generation stays, since the device changed nothing.
+    pub fn write(&self, offset: u64, len: u64, value: u64) -> bool {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        let within = |field: &Range<usize>| field.start <= start && end <= field.end;
+        if !inner.writable.iter().any(within) {
+            return false;
+        }
+        let places = inner.bytes.get_mut(start..end);
+        for (to, from) in places.into_iter().flatten().zip(value.to_le_bytes()) {
+            *to = from;
+        }
+        true
     }
 
     /// Up to eight bytes from `offset` on, little-endian; bytes beyond the end read as zero.
@@ -74,6 +102,26 @@ mod tests {
         ] {
             assert_eq!(space.read(offset, len), value, "{offset}+{len}");
         }
+    }
+
+    #[test]
+    fn a_driver_writes_its_own_fields_only() {
+        let space = ConfigSpace::with_writable(vec![0; 12], vec![2..3, 4..8]);
+        for (offset, len, value, taken) in [
+            (2, 1, 0x11, true),
+            (2, 2, 0x2222, false),
+            (4, 4, 0x4433_2211, true),
+            (6, 2, 0x7766, true),
+            (0, 4, 1, false),
+            (8, 4, 1, false),
+            (6, 4, 1, false),
+            (4, 8, 1, false),
+            (u64::MAX, 8, 1, false),
+        ] {
+            assert_eq!(space.write(offset, len, value), taken, "{offset}+{len}");
+        }
+        assert_eq!(space.read(0, 8), 0x7766_2211_0011_0000);
+        assert_eq!(space.generation(), 0);
     }
 
     #[test]

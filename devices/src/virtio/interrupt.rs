@@ -14,11 +14,31 @@ pub const USED_BUFFERS: u32 = 1;
 /// Interrupt status bit: the configuration or the device's own status changed.
 pub const CONFIG_CHANGED: u32 = 2;
 
+/// How a transport carries a device's interrupts to the guest.
+pub trait Signal: fmt::Debug + Send + Sync {
+    /// Queue number `queue` has used buffers.
+    fn used_buffers(&self, queue: u16);
+
+    /// The configuration or the device's own status changed.
+    fn config_changed(&self);
+}
+
+/// One line for everything: the driver reads the reasons from the interrupt status (4.2.2).
+impl Signal for IrqLine {
+    fn used_buffers(&self, _queue: u16) {
+        self.pulse();
+    }
+
+    fn config_changed(&self) {
+        self.pulse();
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     name: String,
     limit: RateLimit,
-    line: IrqLine,
+    signal: Box<dyn Signal>,
     status: AtomicU32,
     needs_reset: AtomicBool,
     // From DRIVER_OK to reset. Outside it a device may not interrupt (2.1.2, 2.4.1).
@@ -30,26 +50,30 @@ struct Shared {
 pub struct Interrupt(Arc<Shared>);
 
 impl Interrupt {
-    /// Interrupts go out on `line`, once the device runs; `name` is for log lines.
-    pub fn new(name: String, line: IrqLine) -> Self {
+    /// Interrupts go out through `signal`, once the device runs; `name` is for log lines.
+    pub fn new(name: String, signal: impl Signal + 'static) -> Self {
         Self(Arc::new(Shared {
             name,
             limit: RateLimit::new(),
-            line,
+            signal: Box::new(signal),
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             running: AtomicBool::new(false),
         }))
     }
 
-    /// Tells the driver that a queue has used buffers.
-    pub fn used_buffers(&self) {
-        self.send(USED_BUFFERS);
+    /// Tells the driver that queue number `queue` has used buffers.
+    pub fn used_buffers(&self, queue: u16) {
+        if self.note(USED_BUFFERS) {
+            self.0.signal.used_buffers(queue);
+        }
     }
 
     /// Tells the driver that a configuration field changed.
     pub fn config_changed(&self) {
-        self.send(CONFIG_CHANGED);
+        if self.note(CONFIG_CHANGED) {
+            self.0.signal.config_changed();
+        }
     }
 
     /// Gives up on the driver until it resets the device (2.1.2), for the reason given.
@@ -58,7 +82,7 @@ impl Interrupt {
             self.warn(format_args!(
                 "{reason}; out of service until its driver resets it"
             ));
-            self.send(CONFIG_CHANGED);
+            self.config_changed();
         }
     }
 
@@ -98,11 +122,13 @@ impl Interrupt {
         self.0.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    fn send(&self, bits: u32) {
-        if self.is_running() {
+    /// Records the reason for an interrupt: whether one may go out.
+    fn note(&self, bits: u32) -> bool {
+        let running = self.is_running();
+        if running {
             self.0.status.fetch_or(bits, Ordering::AcqRel);
-            self.0.line.pulse();
         }
+        running
     }
 }
 
@@ -114,11 +140,11 @@ mod tests {
     fn nothing_is_sent_before_driver_ok_or_after_reset() {
         let line = IrqLine::new().unwrap();
         let interrupt = Interrupt::new("test".into(), line.try_clone().unwrap());
-        interrupt.used_buffers();
+        interrupt.used_buffers(0);
         interrupt.need_reset(&"broken");
         assert!(!line.take() && interrupt.status() == 0 && !interrupt.needs_reset());
         interrupt.set_running();
-        interrupt.used_buffers();
+        interrupt.used_buffers(0);
         interrupt.config_changed();
         assert!(line.take());
         assert_eq!(interrupt.status(), USED_BUFFERS | CONFIG_CHANGED);

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod blk;
 pub mod chain;
@@ -21,23 +22,25 @@ pub mod transport;
 
 pub use chain::{Chain, Span};
 pub use config_space::ConfigSpace;
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, Signal};
 pub use queue::{QueueBroken, Virtqueue};
 pub use slot::{DeviceSlot, SlotGone, SlotHandle, Watches};
 pub use transport::mmio::MmioTransport;
 
+use crate::disk::Disk;
 use crate::inspect::Report;
+use crate::limit::Limits;
 use crate::line::{Doorbell, IrqLine};
 use crate::ram::GuestRam;
 use transport::core::Core;
 
 /// What a device is, before any driver talks to it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// The virtio device ID (virtio 1.2, 5).
     pub device_id: u32,
     /// The largest size of each queue, powers of two.
-    pub queue_sizes: &'static [u16],
+    pub queue_sizes: Vec<u16>,
     /// The device's own feature bits; those of rings and transport are added.
     pub features: u64,
 }
@@ -84,7 +87,6 @@ pub enum Progress {
 }
 
 /// What the host asks of a running device.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DeviceCommand {
     /// The terminal behind a console has a new size.
     Resize {
@@ -93,6 +95,79 @@ pub enum DeviceCommand {
         /// The height in characters.
         rows: u16,
     },
+    /// How much a device may do in a time.
+    Limit(Limits),
+    /// The disk behind a block device is another one from now on.
+    ReplaceDisk(Box<dyn Disk>),
+    /// The disk behind a block device may have another size.
+    Rescan,
+    /// Something about the balloon.
+    Balloon(BalloonCommand),
+}
+
+impl fmt::Debug for DeviceCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resize { columns, rows } => write!(f, "Resize({columns}x{rows})"),
+            Self::Limit(limits) => f.debug_tuple("Limit").field(limits).finish(),
+            Self::ReplaceDisk(disk) => f
+                .debug_tuple("ReplaceDisk")
+                .field(&disk.geometry())
+                .finish(),
+            Self::Rescan => f.write_str("Rescan"),
+            Self::Balloon(command) => f.debug_tuple("Balloon").field(command).finish(),
+        }
+    }
+}
+
+/// What the host asks of a balloon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BalloonCommand {
+    /// The guest is to give up this many bytes in all.
+    Target {
+        /// The bytes, a multiple of 4096.
+        bytes: u64,
+    },
+    /// How often the guest is asked for its statistics; zero for never.
+    StatisticsEvery(Duration),
+    /// The guest is to tell of its free pages, once.
+    StartHinting {
+        /// Whether the pages may be used again by the guest as soon as it told of all of them.
+        acknowledge_on_stop: bool,
+    },
+    /// The guest may use all hinted pages again.
+    StopHinting,
+}
+
+/// A command that a device did not carry out. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The device has nothing of that kind.
+    #[error("the device cannot do that")]
+    NotSupported,
+    /// The driver did not accept the feature that it takes, or there is no driver.
+    #[error("the guest's driver does not support it")]
+    NoDriver,
+    /// A value that the device cannot take.
+    #[error("{0}")]
+    Invalid(String),
+    /// The host failed.
+    #[error("the host cannot do it")]
+    Host(#[source] io::Error),
+    /// The device's loop has ended.
+    #[error(transparent)]
+    Gone(#[from] SlotGone),
+}
+
+/// A driver's write to the configuration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ConfigWrite {
+    /// The offset in the configuration space.
+    pub offset: usize,
+    /// The bytes written, 1 to 8.
+    pub len: usize,
+    /// The value, little-endian in the space.
+    pub value: u64,
 }
 
 /// A device model. It lives on one I/O loop; no other thread ever calls it.
@@ -122,9 +197,19 @@ pub trait VirtioDevice: Send {
         let _ = token;
     }
 
+    /// The driver wrote a field of the configuration that it may write; the space holds the
+    /// value, or that of a later write.
+    fn config_written(&mut self, written: ConfigWrite) {
+        let _ = written;
+    }
+
     /// The host wants something; also called while no driver runs the device.
-    fn command(&mut self, command: DeviceCommand) {
+    ///
+    /// # Errors
+    /// When the device does not do it; then nothing has changed.
+    fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
         let _ = command;
+        Err(CommandError::NotSupported)
     }
 
     /// The driver resets the device: lets go of queues and guest memory. Afterwards it may be

@@ -178,6 +178,7 @@ pub enum QueueBroken {
 /// A queue that a driver set up: hands out its requests and takes them back.
 #[derive(Debug)]
 pub struct Virtqueue {
+    number: u16,
     queue: Queue,
     ram: GuestRam,
     interrupt: Interrupt,
@@ -192,11 +193,12 @@ pub struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// A queue at `setup`, used by a driver that accepted `features`.
+    /// The device's queue number `number` at `setup`, used by a driver that accepted `features`.
     ///
     /// # Errors
     /// When the set-up breaks a rule, see [`QueueSetup::check`].
     pub fn new(
+        number: u16,
         setup: &QueueSetup,
         max: u16,
         features: u64,
@@ -224,6 +226,7 @@ impl Virtqueue {
         queue.set_event_idx(features & features::RING_EVENT_IDX != 0);
         queue.set_ready(true);
         Ok(Self {
+            number,
             queue,
             ram,
             interrupt,
@@ -302,7 +305,7 @@ impl Virtqueue {
             return;
         }
         match self.wants_interrupt() {
-            Ok(true) => self.interrupt.used_buffers(),
+            Ok(true) => self.interrupt.used_buffers(self.number),
             Ok(false) => {}
             Err(_) => self.fail(QueueBroken::Ring),
         }

@@ -3,16 +3,20 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::queue::QueueSetup;
-use super::{DeviceCommand, Interrupt, Progress, StartContext, VirtioDevice, Virtqueue};
+use super::{
+    CommandError, ConfigWrite, DeviceCommand, Interrupt, Progress, StartContext, VirtioDevice,
+    Virtqueue,
+};
 use crate::inspect::Report;
 use crate::line::Doorbell;
 use crate::ram::GuestRam;
@@ -21,6 +25,8 @@ use crate::ram::GuestRam;
 const MAILBOX: u32 = 0;
 /// Event data of the first doorbell; the others follow.
 const FIRST_DOORBELL: u32 = 1;
+/// Writes to the configuration that the device has not seen yet, at most; each vCPU may add one.
+const CONFIG_WRITES_WAITING: usize = 64;
 /// Set in the event data of what a device watches itself.
 const DEVICE_EVENT: u32 = 1 << 31;
 
@@ -39,7 +45,8 @@ enum Message {
     Activate(Activation),
     Stop(Sender<()>),
     Sync(Sender<()>),
-    Command(DeviceCommand),
+    Command(DeviceCommand, Option<Sender<Result<(), CommandError>>>),
+    ConfigWritten(ConfigWrite),
     Inspect(Sender<Report>),
 }
 
@@ -53,6 +60,7 @@ pub struct SlotGone;
 pub struct SlotHandle {
     mailbox: Sender<Message>,
     wake: Arc<EventFd>,
+    config_writes: Arc<AtomicUsize>,
 }
 
 impl SlotHandle {
@@ -61,7 +69,36 @@ impl SlotHandle {
     /// # Errors
     /// When the loop has ended.
     pub fn send(&self, command: DeviceCommand) -> Result<(), SlotGone> {
-        self.post(Message::Command(command))
+        self.post(Message::Command(command, None))
+    }
+
+    /// Hands a command over and gives where the device's answer will come.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn begin(&self, command: DeviceCommand) -> Result<Answer, SlotGone> {
+        let (sender, answer) = mpsc::channel();
+        self.post(Message::Command(command, Some(sender)))?;
+        Ok(Answer(answer))
+    }
+
+    /// Hands a command over and waits for its end: not to be called on the device's own loop.
+    ///
+    /// # Errors
+    /// When the device did not carry it out.
+    pub fn ask(&self, command: DeviceCommand) -> Result<(), CommandError> {
+        let Answer(answer) = self.begin(command)?;
+        answer.recv().map_err(|_| SlotGone)?
+    }
+
+    /// Tells the device of a driver's write to its configuration. A driver that writes faster
+    /// than the device reads waits for it.
+    pub(crate) fn config_written(&self, written: ConfigWrite) {
+        if self.config_writes.fetch_add(1, Ordering::AcqRel) >= CONFIG_WRITES_WAITING {
+            self.sync();
+        }
+        // A device that is gone reads its configuration no more.
+        let _ = self.post(Message::ConfigWritten(written));
     }
 
     /// Asks the device what it is and did, and waits for the answer: not to be called on the
@@ -103,6 +140,21 @@ impl SlotHandle {
         // It fails when the counter is full, and then the loop is awake anyway.
         let _ = self.wake.write(1);
         Ok(())
+    }
+}
+
+/// Where the answer to a command comes.
+#[derive(Debug)]
+pub struct Answer(Receiver<Result<(), CommandError>>);
+
+impl Answer {
+    /// The answer, if it is there within `patience`.
+    pub fn within(&self, patience: Duration) -> Option<Result<(), CommandError>> {
+        match self.0.recv_timeout(patience) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone.into())),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
     }
 }
 
@@ -202,6 +254,7 @@ pub struct DeviceSlot {
     doorbells: Vec<Doorbell>,
     mailbox: Receiver<Message>,
     wake: Arc<EventFd>,
+    config_writes: Arc<AtomicUsize>,
     watches: Watches,
     active: bool,
 }
@@ -227,7 +280,9 @@ impl DeviceSlot {
         let handle = SlotHandle {
             mailbox: sender,
             wake: Arc::clone(&wake),
+            config_writes: Arc::default(),
         };
+        let config_writes = Arc::clone(&handle.config_writes);
         let watches = Watches::default();
         device.attach(watches.clone());
         let slot = Self {
@@ -237,6 +292,7 @@ impl DeviceSlot {
             doorbells,
             mailbox,
             wake,
+            config_writes,
             watches,
             active: false,
         };
@@ -272,7 +328,11 @@ impl DeviceSlot {
                 Message::Sync(done) => {
                     let _ = done.send(());
                 }
-                Message::Command(command) => self.device.command(command),
+                Message::Command(command, answer) => self.command(command, answer.as_ref()),
+                Message::ConfigWritten(written) => {
+                    self.config_writes.fetch_sub(1, Ordering::AcqRel);
+                    self.device.config_written(written);
+                }
                 Message::Inspect(answer) => {
                     let _ = answer.send(self.device.inspect());
                 }
@@ -280,15 +340,29 @@ impl DeviceSlot {
         }
     }
 
+    fn command(
+        &mut self,
+        command: DeviceCommand,
+        answer: Option<&Sender<Result<(), CommandError>>>,
+    ) {
+        let result = self.device.command(command);
+        match (answer, result) {
+            // Who asked may have given up waiting.
+            (Some(answer), result) => drop(answer.send(result)),
+            (None, Err(error)) => log::warn!("virtio: a command was not carried out: {error}"),
+            (None, Ok(())) => {}
+        }
+    }
+
     fn activate(&mut self, activation: Activation) {
         let sizes = self.device.identity().queue_sizes;
         let Activation { features, queues } = activation;
-        let queues = queues.into_iter().zip(sizes);
-        let queues = queues.map(|(set, max)| {
+        let queues = (0..).zip(queues.into_iter().zip(sizes));
+        let queues = queues.map(|(number, (set, max))| {
             let (setup, live) = set?;
             let (ram, interrupt) = (self.ram.clone(), self.interrupt.clone());
             // The transport checked the set-up when it took it.
-            Virtqueue::new(&setup, *max, features, ram, interrupt, live).ok()
+            Virtqueue::new(number, &setup, max, features, ram, interrupt, live).ok()
         });
         let context = StartContext {
             features,

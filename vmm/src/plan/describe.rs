@@ -221,7 +221,7 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
         ports,
         mmio,
         line: device.line,
-        queues: device.kind.queues().to_vec(),
+        queues: device.kind.queues(),
         file: disk.map(|disk| match &disk.source {
             DiskSource::BuiltIn => BUILT_IN.to_owned(),
             DiskSource::User { path, .. } => show(path),

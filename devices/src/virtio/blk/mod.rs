@@ -330,7 +330,7 @@ impl VirtioDevice for Block {
         };
         Identity {
             device_id: DEVICE_ID,
-            queue_sizes: &QUEUE_SIZES,
+            queue_sizes: QUEUE_SIZES.to_vec(),
             features: always | features,
         }
     }

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{
-    Chain, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext, StartError,
-    VirtioDevice, Virtqueue, Watches,
+    Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
+    StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::inspect::Report;
 use crate::ram::GuestRam;
@@ -255,7 +255,7 @@ impl VirtioDevice for Console {
     fn identity(&self) -> Identity {
         Identity {
             device_id: DEVICE_ID,
-            queue_sizes: &QUEUE_SIZES,
+            queue_sizes: QUEUE_SIZES.to_vec(),
             features: F_SIZE,
         }
     }
@@ -318,9 +318,12 @@ impl VirtioDevice for Console {
         }
     }
 
-    fn command(&mut self, command: DeviceCommand) {
-        let DeviceCommand::Resize { columns, rows } = command;
+    fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
+        let DeviceCommand::Resize { columns, rows } = command else {
+            return Err(CommandError::NotSupported);
+        };
         self.resize(columns, rows);
+        Ok(())
     }
 
     fn stop(&mut self) {

@@ -30,6 +30,7 @@ fn rig_with(features: u64, size: u16) -> Rig {
     interrupt.set_running();
     let live = Arc::new(AtomicBool::new(true));
     let queue = Virtqueue::new(
+        0,
         &ring.setup,
         size,
         features,

@@ -65,7 +65,7 @@ impl VirtioDevice for Rng {
     fn identity(&self) -> Identity {
         Identity {
             device_id: DEVICE_ID,
-            queue_sizes: &QUEUE_SIZES,
+            queue_sizes: QUEUE_SIZES.to_vec(),
             features: 0,
         }
     }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::queue::QueueSetup;
 use super::super::slot::{Activation, SlotHandle};
-use super::super::{Identity, Interrupt, features};
+use super::super::{ConfigSpace, ConfigWrite, Identity, Interrupt, features};
+use crate::bus::Width;
 use crate::ram::GuestRam;
 
 /// Device status bits (virtio 1.2, 2.1).
@@ -202,6 +203,26 @@ impl Core {
                 .interrupt
                 .warn(format_args!("queue {index} refused: {error}")),
         }
+    }
+
+    /// The driver writes a configuration field: whether it may. Before DRIVER it has no business
+    /// with the device (3.1.1).
+    pub(crate) fn write_config(
+        &self,
+        config: &ConfigSpace,
+        field: u64,
+        width: Width,
+        value: u64,
+    ) -> bool {
+        let taken = self.status & status::DRIVER != 0 && config.write(field, width.bytes(), value);
+        if taken {
+            self.slot.config_written(ConfigWrite {
+                offset: usize::try_from(field).unwrap_or(usize::MAX),
+                len: usize::try_from(width.bytes()).unwrap_or(usize::MAX),
+                value,
+            });
+        }
+        taken
     }
 
     /// A register write that does nothing, for the log.

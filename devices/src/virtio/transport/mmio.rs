@@ -215,9 +215,13 @@ impl BusDevice for MmioTransport {
         Ok(register.map_or(0, |register| self.read_register(register).into()))
     }
 
-    /// What is no register to write, and the configuration fields, which are all read-only,
-    /// ignore the write.
+    /// What is no register or configuration field to write ignores the write.
     fn write(&mut self, offset: u64, width: Width, value: u64) -> Result<(), BadAccess> {
+        if let Some(field) = offset.checked_sub(CONFIG)
+            && self.core.write_config(&self.config, field, width, value)
+        {
+            return Ok(());
+        }
         let register = find(offset, width, Access::Write);
         match (register, u32::try_from(value)) {
             (Some(register), Ok(value)) => self.write_register(register, value),
