@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asm;
+pub mod bare;
 pub mod elf;
 pub mod guests;
 pub mod output;
