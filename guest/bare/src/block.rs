@@ -1,0 +1,114 @@
+//! The block load: one kind of request at one depth against a virtio-blk device.
+
+use crate::device::{BUFFERS, Device, NEXT, WRITABLE};
+use crate::machine::{line, rdtsc, read, write, write32};
+use crate::wire;
+
+/// Headers of requests and their status bytes, 16 bytes and one byte each.
+const HEADERS: u64 = BUFFERS - 0x1000;
+const STATUS: u64 = BUFFERS - 0x800;
+const SECTOR: u64 = 512;
+
+/// What to do, from the program.
+struct Load {
+    write: bool,
+    random: bool,
+    block: u64,
+    depth: u64,
+    span: u64,
+    ticks: u64,
+    count: u64,
+}
+
+/// Where the next request goes.
+struct Position {
+    next: u64,
+    seed: u64,
+    blocks: u64,
+    random: bool,
+}
+
+impl Position {
+    fn take(&mut self) -> u64 {
+        if self.random {
+            // xorshift64
+            self.seed ^= self.seed << 13;
+            self.seed ^= self.seed >> 7;
+            self.seed ^= self.seed << 17;
+            return (u128::from(self.seed) * u128::from(self.blocks) >> 64) as u64;
+        }
+        let block = self.next;
+        self.next = if block + 1 == self.blocks {
+            0
+        } else {
+            block + 1
+        };
+        block
+    }
+}
+
+/// Runs a load and prints `load REQUESTS TICKS KICKS ERRORS`.
+pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
+    let load = Load {
+        write: parameter(0) != 0,
+        random: parameter(1) != 0,
+        block: parameter(2),
+        depth: parameter(3),
+        span: parameter(4),
+        ticks: parameter(5),
+        count: parameter(6),
+    };
+    let device = Device::new(window, 0);
+    let Some(mut queue) = device.queue(0) else {
+        return line("no queue", &[window]);
+    };
+    device.start();
+    let data = if load.write { 0 } else { WRITABLE };
+    for slot in 0..load.depth {
+        let head = 3 * slot as u16;
+        let (header, status) = (HEADERS + 16 * slot, STATUS + slot);
+        write32(header, load.write.into());
+        write(wire::MEMORY, 1, status, 0xff);
+        queue.describe(head, header, 16, NEXT);
+        queue.describe(
+            head + 1,
+            BUFFERS + load.block * slot,
+            load.block as u32,
+            data | NEXT,
+        );
+        queue.describe(head + 2, status, 1, WRITABLE);
+    }
+    let mut position = Position {
+        next: 0,
+        seed: rdtsc() | 1,
+        blocks: load.span / load.block,
+        random: load.random,
+    };
+    let mut aim = |slot: u64| {
+        let sector = position.take() * (load.block / SECTOR);
+        write(wire::MEMORY, 8, HEADERS + 16 * slot + 8, sector);
+    };
+    let started = rdtsc();
+    let (mut sent, mut done, mut errors) = (load.depth, 0, 0);
+    for slot in 0..load.depth {
+        aim(slot);
+        queue.offer(3 * slot as u16);
+    }
+    queue.publish();
+    let mut now = started;
+    while done < sent {
+        while let Some((head, _)) = queue.take() {
+            let slot = u64::from(head) / 3;
+            done += 1;
+            errors += u64::from(read(wire::MEMORY, 1, STATUS + slot) != 0);
+            if now - started < load.ticks && sent < load.count {
+                aim(slot);
+                queue.offer(head);
+                sent += 1;
+            }
+        }
+        queue.publish();
+        now = rdtsc();
+    }
+    line("load", &[done, now - started, queue.kicks, errors]);
+}

@@ -1,0 +1,135 @@
+//! The bare test guest itself, on this host's KVM: its operations, its loads and its faults.
+
+use boot_tests::code;
+use harness::bare::answer::Answer;
+use harness::bare::ops::{BlockLoad, Check, Op, Place, Program, Width};
+use harness::vm::SHORTLY;
+use harness::{TestVm, bare, guests, skip};
+use std::time::Duration;
+
+fn run(vm: TestVm) -> Answer {
+    let exit = vm.boot().unwrap().exit(SHORTLY).unwrap();
+    assert_eq!(exit.code, Some(code::POWERED_OFF), "{exit:?}");
+    Answer::parse(&exit.stdout).unwrap()
+}
+
+fn check(place: Place, width: Width, value: u64) -> Check {
+    let mask = u64::MAX;
+    Check {
+        place,
+        width,
+        mask,
+        value,
+    }
+}
+
+#[test]
+fn rows_pass_and_fail_as_they_should() {
+    if skip::without_kvm() {
+        return;
+    }
+    let at = Place::Memory(0x30_0000);
+    let window = Place::Memory(guests::VIRTIO_BASE.into());
+    let mut program = Program::new();
+    let moment = Duration::from_millis(1);
+    program.row(
+        1,
+        [
+            Op::Write(at, Width::Qword, 0x1122_3344_5566_7788),
+            Op::Expect(check(at, Width::Byte, 0x88)),
+            Op::Expect(check(at, Width::Word, 0x7788)),
+            Op::Expect(check(at, Width::Dword, 0x5566_7788)),
+            Op::Expect(check(at, Width::Qword, 0x1122_3344_5566_7788)),
+            Op::Copy(0x30_0001, b"\x01\x02".to_vec()),
+            Op::Compare(0x30_0000, b"\x88\x01\x02\x55\x44".to_vec()),
+            Op::Fill {
+                at: 0x30_0000,
+                len: 3,
+                byte: 9,
+            },
+            Op::Compare(0x30_0000, b"\x09\x09\x09\x55".to_vec()),
+        ],
+    );
+    program.row(2, [Op::Compare(0x30_0000, b"\x09\x08".to_vec())]);
+    program.row(
+        3,
+        [Op::Expect(check(
+            window,
+            Width::Dword,
+            guests::VIRTIO_MAGIC.into(),
+        ))],
+    );
+    program.row(4, [Op::Until(check(at, Width::Byte, 1), moment)]);
+    program.row(5, [Op::While(check(at, Width::Byte, 9), moment), Op::Mark]);
+    program.row(
+        6,
+        [Op::Until(
+            check(Place::Port(0x3fd), Width::Byte, 0x60),
+            moment,
+        )],
+    );
+    let answer = run(bare::machine(&program).unwrap());
+    assert_eq!(answer.passed, [1, 3, 6]);
+    let failed: Vec<_> = answer
+        .failed
+        .iter()
+        .map(|f| (f.row, f.step, f.found))
+        .collect();
+    assert_eq!(failed, [(2, 0, 0x109), (4, 0, 9), (5, 0, 9)]);
+    assert!(answer.marks.is_empty());
+}
+
+#[test]
+fn a_block_load_comes_to_its_end() {
+    if skip::without_kvm() {
+        return;
+    }
+    for (write, random, depth) in [(false, true, 1), (false, false, 32), (true, true, 8)] {
+        let load = BlockLoad {
+            write,
+            random,
+            block: 4096,
+            depth,
+            span: 1 << 20,
+            time: Duration::from_secs(10),
+            count: 1000,
+        };
+        let mut program = Program::new();
+        program.push(Op::Block(guests::VIRTIO_BASE.into(), load));
+        let vm = bare::machine(&program).unwrap();
+        let disk = vm.file("disk", &[0; 1 << 20]).unwrap();
+        let answer = run(vm.arg("--no-rng").arg("--disk").arg(disk));
+        let [load] = answer.loads[..] else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((load.done, load.errors), (1000, 0), "{load:?}");
+        assert!(load.kicks <= 1000, "{load:?}");
+    }
+}
+
+#[test]
+fn a_guest_without_a_program_says_so() {
+    if skip::without_kvm() {
+        return;
+    }
+    let exit = TestVm::of(bare::IMAGE).unwrap().run().unwrap();
+    assert_eq!(exit.code, Some(code::POWERED_OFF), "{exit:?}");
+    assert_eq!(exit.stdout, b"no program 0\n", "{exit:?}");
+}
+
+#[test]
+fn a_fault_is_told() {
+    if skip::without_kvm() {
+        return;
+    }
+    let mut program = Program::new();
+    // Beyond the 4 GiB that are mapped.
+    program.push(Op::Write(Place::Memory(1 << 33), Width::Byte, 0));
+    let exit = bare::machine(&program).unwrap().run().unwrap();
+    let text = String::from_utf8_lossy(&exit.stdout).into_owned();
+    assert!(
+        text.starts_with("fault e ") && text.ends_with(" 200000000\n"),
+        "{text}"
+    );
+    assert!(Answer::parse(&exit.stdout).is_err());
+}
