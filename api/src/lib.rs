@@ -1,7 +1,12 @@
-//! Wire types: what a user asks for ([`spec`]) and what is printed about a machine ([`plan`],
-//! [`doctor`]). Plain data with serde derives; no I/O, no other crate of ours.
+//! What a machine is asked and answers: the raw specification ([`spec`]), what is printed about a
+//! machine ([`plan`], [`doctor`]), and the JSON API over a unix socket ([`server`], [`client`]).
+//! No other crate of ours; the only I/O is that of the socket.
 #![forbid(unsafe_code)]
 
 pub mod doctor;
+pub mod error;
+pub mod http;
 pub mod plan;
+pub mod server;
+pub mod socket;
 pub mod spec;

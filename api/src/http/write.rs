@@ -1,0 +1,140 @@
+//! Answers to bytes.
+
+use serde::Serialize;
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The body, JSON; empty for none.
+    pub body: Vec<u8>,
+    /// Headers besides those that every answer has.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Response {
+    /// Success with nothing to tell.
+    #[must_use]
+    pub fn done() -> Self {
+        Self::of(204)
+    }
+
+    /// A status alone.
+    #[must_use]
+    pub fn of(status: u16) -> Self {
+        Self {
+            status,
+            ..Self::default()
+        }
+    }
+
+    /// A status with `value` as JSON.
+    #[must_use]
+    pub fn json(status: u16, value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self {
+                status,
+                body,
+                headers: Vec::new(),
+            },
+            // Only a map with keys that are no text cannot be written.
+            Err(_) => Self::of(500),
+        }
+    }
+
+    /// The answer with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Appends the answer to `out`: `keep_alive` tells whether the connection goes on, `with_body`
+    /// is false for the answer to a HEAD request.
+    pub fn encode(&self, keep_alive: bool, with_body: bool, out: &mut Vec<u8>) {
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nServer: Coracle\r\nConnection: {connection}\r\n",
+            self.status,
+            reason(self.status)
+        );
+        for (name, value) in &self.headers {
+            head.push_str(name);
+            head.push_str(": ");
+            // A value is one line whatever it was made of.
+            head.extend(value.chars().filter(|c| !c.is_control()));
+            head.push_str("\r\n");
+        }
+        // An answer without content has neither (RFC 9110, 8.6).
+        if self.status != 204 && self.status >= 200 {
+            let len = self.body.len();
+            head.push_str("Content-Type: application/json\r\nContent-Length: ");
+            head.push_str(&len.to_string());
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        out.extend_from_slice(head.as_bytes());
+        if with_body && self.status != 204 {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// What a client is sent that waits before it sends a body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: &Response, keep_alive: bool, with_body: bool) -> String {
+        let mut out = Vec::new();
+        response.encode(keep_alive, with_body, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn answers_are_whole_messages() {
+        let answer = Response::json(200, &["a"]).with("Allow", "GET");
+        assert_eq!(
+            text(&answer, true, true),
+            "HTTP/1.1 200 OK\r\nServer: Coracle\r\nConnection: keep-alive\r\nAllow: GET\r\n\
+             Content-Type: application/json\r\nContent-Length: 5\r\n\r\n[\"a\"]"
+        );
+        assert!(text(&answer, false, false).ends_with("Content-Length: 5\r\n\r\n"));
+        assert_eq!(
+            text(&Response::done(), false, true),
+            "HTTP/1.1 204 No Content\r\nServer: Coracle\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_value_cannot_begin_another_line() {
+        let answer = Response::of(400).with("Allow", "a\r\nSet-Cookie: x");
+        assert!(text(&answer, true, true).contains("Allow: aSet-Cookie: x\r\n"));
+    }
+}
