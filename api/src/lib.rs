@@ -3,10 +3,15 @@
 //! No other crate of ours; the only I/O is that of the socket.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod doctor;
 pub mod error;
+pub mod firecracker;
 pub mod http;
+pub mod machine;
 pub mod plan;
+pub mod request;
+pub mod routes;
 pub mod server;
 pub mod socket;
 pub mod spec;

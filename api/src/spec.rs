@@ -4,6 +4,7 @@
 mod console;
 mod disk;
 mod kernel;
+mod limits;
 mod machine;
 mod size;
 mod text;
@@ -11,6 +12,7 @@ mod text;
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
 pub use disk::DiskSpec;
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
+pub use limits::{BucketSpec, LimitsSpec};
 pub use machine::{MachineSpec, PlatformTables};
 pub use size::{SizeError, SizeSpec};
 pub use text::TextError;
