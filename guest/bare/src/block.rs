@@ -8,6 +8,8 @@ use crate::wire;
 const HEADERS: u64 = BUFFERS - 0x1000;
 const STATUS: u64 = BUFFERS - 0x800;
 const SECTOR: u64 = 512;
+/// Without it the device must have each write on the disk before it answers (5.2.6.2).
+const FLUSH: u32 = 1 << 9;
 
 /// What to do, from the program.
 struct Load {
@@ -58,7 +60,7 @@ pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
         ticks: parameter(5),
         count: parameter(6),
     };
-    let device = Device::new(window, 0);
+    let device = Device::new(window, FLUSH);
     let Some(mut queue) = device.queue(0) else {
         return line("no queue", &[window]);
     };

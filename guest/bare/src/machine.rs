@@ -20,10 +20,10 @@ pub fn fence() {
     unsafe { asm!("mfence", options(nostack)) };
 }
 
-/// Halts for ever: `int 32` does it at CPL 0.
+/// Halts for ever: at CPL 3 it is a fault, whose handler does it at CPL 0.
 pub fn halt() {
     // SAFETY: does not return.
-    unsafe { asm!("int 32") };
+    unsafe { asm!("hlt") };
 }
 
 /// Reads 1, 2, 4 or 8 bytes with one access.

@@ -5,7 +5,7 @@
 .set ORIGIN, 0x100000
 .set STUBS, ORIGIN + 0x500
 .set TSS, ORIGIN + 0x800
-.set VECTORS, 33
+.set VECTORS, 32
 .global _start
 _start:
     cli
@@ -64,13 +64,17 @@ idt:
     .set vector, vector + 1
 .endr
 
-# `int 32` halts for ever; any other vector goes to bare_fault with what the stack holds.
+# Any vector goes to bare_fault with what the stack holds; only `hlt` at CPL 3, which is a general
+# protection fault, halts for ever.
 fault:
     pop rdi
-    cmp edi, 32
-    je halt
     pop rsi
     pop rdx
+    cmp edi, 13
+    jne told
+    cmp byte ptr [rdx], 0xf4
+    je halt
+told:
     mov r8, cr2
     mov eax, offset bare_fault
     jmp leave

@@ -19,6 +19,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 #[serde(deny_unknown_fields)]
 struct Limits {
     startup: Startup,
+    #[serde(rename = "block")]
+    _block: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,7 +109,7 @@ pub(super) fn run(runs: u32, boots: u32) -> Result<bool> {
 }
 
 /// The release program: `$CORACLE_BIN`, or built now.
-fn program() -> Result<PathBuf> {
+pub(super) fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {
         return Ok(path.into());
     }
