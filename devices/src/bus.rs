@@ -1,7 +1,8 @@
 //! Ports and memory windows: which device answers at which address.
 //!
 //! A bus is filled once and then frozen, so that looking up a device takes no lock; only the
-//! device itself is locked while it answers. No other lock is taken under a device's.
+//! device itself is locked while it answers. A device that the guest can move has its address in
+//! a [`Place`], which is read without a lock too.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +77,11 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// The first address behind the range, which does not run over the end of all addresses.
+    pub fn end(self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
     /// The offset at which `len` bytes from `at` on lie in the range; none if they do not.
     fn offset_of(self, at: u64, len: u64) -> Option<u64> {
         let offset = at.checked_sub(self.start)?;
@@ -130,11 +136,52 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// Where a device that can be moved answers at the moment; clones are the same place.
+#[derive(Clone, Debug)]
+pub struct Place(Arc<AtomicU64>);
+
+impl Place {
+    /// What stands for no address: nothing can begin there.
+    const NOWHERE: u64 = u64::MAX;
+
+    /// A place for a device that answers nowhere yet.
+    pub fn nowhere() -> Self {
+        Self(Arc::new(AtomicU64::new(Self::NOWHERE)))
+    }
+
+    /// Moves the device. An access that is under way still finds it at the old address.
+    pub fn set(&self, start: Option<u64>) {
+        self.0
+            .store(start.unwrap_or(Self::NOWHERE), Ordering::Release);
+    }
+
+    /// Where the device answers.
+    pub fn get(&self) -> Option<u64> {
+        let start = self.0.load(Ordering::Acquire);
+        (start != Self::NOWHERE).then_some(start)
+    }
+}
+
+/// A device that the guest can move.
+struct Movable {
+    name: &'static str,
+    place: Place,
+    len: u64,
+    device: Arc<Mutex<dyn BusDevice>>,
+}
+
+impl fmt::Debug for Movable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:x?}", self.name, self.place.get())
+    }
+}
+
 /// A bus that is being filled.
 #[derive(Debug)]
 pub struct BusBuilder {
     name: &'static str,
     entries: Vec<Entry>,
+    movable: Vec<Movable>,
 }
 
 impl BusBuilder {
@@ -143,7 +190,26 @@ impl BusBuilder {
         Self {
             name,
             entries: Vec::new(),
+            movable: Vec::new(),
         }
+    }
+
+    /// Puts a device of `len` addresses wherever `place` says, which changes while the bus is in
+    /// use. Where another device answers too, that one does if it cannot be moved, else the one
+    /// that was attached first.
+    pub fn attach_movable(
+        &mut self,
+        name: &'static str,
+        place: Place,
+        len: u64,
+        device: Arc<Mutex<dyn BusDevice>>,
+    ) {
+        self.movable.push(Movable {
+            name,
+            place,
+            len,
+            device,
+        });
     }
 
     /// Puts `device` at `at`. A device may be attached in several places.
@@ -187,6 +253,7 @@ impl BusBuilder {
         Bus {
             name: self.name,
             entries: self.entries.into_boxed_slice(),
+            movable: self.movable.into_boxed_slice(),
             unclaimed: AtomicU64::new(0),
             limit: RateLimit::new(),
         }
@@ -198,6 +265,7 @@ impl BusBuilder {
 pub struct Bus {
     name: &'static str,
     entries: Box<[Entry]>,
+    movable: Box<[Movable]>,
     unclaimed: AtomicU64,
     limit: RateLimit,
 }
@@ -207,8 +275,8 @@ impl Bus {
     pub fn read(&self, at: u64, data: &mut [u8]) {
         let answer = self
             .find(at, data.len())
-            .and_then(|(entry, offset, width)| {
-                let mut device = entry.device.lock().unwrap_or_else(PoisonError::into_inner);
+            .and_then(|(device, offset, width)| {
+                let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
                 device.read(offset, width).ok()
             });
         if answer.is_none() {
@@ -227,13 +295,13 @@ impl Bus {
     pub fn write(&self, at: u64, data: &[u8]) {
         let done = self
             .find(at, data.len())
-            .and_then(|(entry, offset, width)| {
+            .and_then(|(device, offset, width)| {
                 let mut bytes = [0; 8];
                 bytes
                     .iter_mut()
                     .zip(data)
                     .for_each(|(to, byte)| *to = *byte);
-                let mut device = entry.device.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
                 device.write(offset, width, u64::from_le_bytes(bytes)).ok()
             });
         if done.is_none() {
@@ -246,19 +314,35 @@ impl Bus {
         self.unclaimed.load(Ordering::Relaxed)
     }
 
-    /// Names and ranges of the devices, by address.
+    /// Names and ranges of the devices: those that stay, by address, then those that can move.
     pub fn devices(&self) -> impl Iterator<Item = (&'static str, AddressRange)> {
-        self.entries.iter().map(|entry| (entry.name, entry.at))
+        let fixed = self.entries.iter().map(|entry| (entry.name, entry.at));
+        let movable = self.movable.iter().filter_map(|one| {
+            let (start, len) = (one.place.get()?, one.len);
+            Some((one.name, AddressRange { start, len }))
+        });
+        fixed.chain(movable)
     }
 
-    fn find(&self, at: u64, len: usize) -> Option<(&Entry, u64, Width)> {
+    fn find(&self, at: u64, len: usize) -> Option<(&Mutex<dyn BusDevice>, u64, Width)> {
         let width = Width::of(len)?;
         let after = self.entries.partition_point(|entry| entry.at.start <= at);
-        let entry = self.entries.get(after.checked_sub(1)?)?;
-        entry
-            .at
-            .offset_of(at, width.bytes())
-            .map(|offset| (entry, offset, width))
+        let fixed = after
+            .checked_sub(1)
+            .and_then(|before| self.entries.get(before));
+        let fixed = fixed.and_then(|entry| {
+            let offset = entry.at.offset_of(at, width.bytes())?;
+            Some((&*entry.device, offset, width))
+        });
+        fixed.or_else(|| self.find_movable(at, width))
+    }
+
+    fn find_movable(&self, at: u64, width: Width) -> Option<(&Mutex<dyn BusDevice>, u64, Width)> {
+        self.movable.iter().find_map(|one| {
+            let (start, len) = (one.place.get()?, one.len);
+            let offset = AddressRange { start, len }.offset_of(at, width.bytes())?;
+            Some((&*one.device, offset, width))
+        })
     }
 
     fn note_unclaimed(&self, what: &str, at: u64, len: usize) {

@@ -13,12 +13,13 @@ pub mod legacy;
 pub mod limit;
 pub mod line;
 pub mod log;
+pub mod pci;
 pub mod ram;
 mod sys;
 pub mod testing;
 pub mod tty;
 pub mod virtio;
 
-pub use bus::{AddressRange, BadAccess, Bus, BusBuilder, BusDevice, Overlap, Width};
+pub use bus::{AddressRange, BadAccess, Bus, BusBuilder, BusDevice, Overlap, Place, Width};
 pub use line::{Doorbell, IrqLine, PowerEvent, PowerEvents, PowerLine};
 pub use ram::{GuestRam, OutOfRam};

@@ -66,6 +66,15 @@ impl AsRawFd for IrqLine {
     }
 }
 
+/// A message that interrupts: written to `address`, the local APICs take it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Msi {
+    /// Where to: destination and its mode.
+    pub address: u64,
+    /// What: vector, delivery mode, trigger mode.
+    pub data: u32,
+}
+
 /// What a guest rings when a queue has something new.
 #[derive(Debug)]
 pub struct Doorbell(EventFd);

@@ -44,6 +44,36 @@ fn read<const N: usize>(bus: &Bus, at: u64) -> [u8; N] {
 }
 
 #[test]
+fn a_movable_device_answers_where_it_is() {
+    let (first, second, place) = (probe(1), probe(2), Place::nowhere());
+    let (other, still) = (Place::nowhere(), probe(3));
+    let mut builder = BusBuilder::new("memory");
+    builder.attach("still", range(0x100, 0x10), still).unwrap();
+    builder.attach_movable("first", place.clone(), 0x10, first);
+    builder.attach_movable("second", other.clone(), 0x10, second);
+    let bus = builder.freeze();
+    assert_eq!(read(&bus, 0x200), [0xff; 2]);
+    place.set(Some(0x200));
+    other.set(Some(0x208));
+    assert_eq!(read(&bus, 0x204), [4, 1]);
+    assert_eq!(read(&bus, 0x20c), [12, 1], "the first of both");
+    assert_eq!(read(&bus, 0x210), [8, 2]);
+    assert_eq!(read::<2>(&bus, 0x217), [0xff; 2], "over the end");
+    place.set(Some(0x0fc));
+    assert_eq!(read(&bus, 0x0fe), [2, 1]);
+    assert_eq!(read(&bus, 0x104), [4, 3], "what stays comes first");
+    assert_eq!(read(&bus, 0x20c), [4, 2]);
+    let devices: Vec<_> = bus.devices().map(|(name, at)| (name, at.start)).collect();
+    assert_eq!(
+        devices,
+        [("still", 0x100), ("first", 0xfc), ("second", 0x208)]
+    );
+    place.set(None);
+    assert_eq!(read(&bus, 0x0fe), [0xff; 2]);
+    assert_eq!(place.get(), None);
+}
+
+#[test]
 fn accesses_find_their_device_and_offset() {
     let device = probe(0xab);
     let mut builder = BusBuilder::new("ports");

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use crate::bus::{BadAccess, BusDevice, Width};
+use crate::line::Msi;
 
 /// Offsets in its window: which register, the register, end of interrupt.
 const SELECT: u64 = 0x00;
@@ -45,15 +46,6 @@ const MSI_DESTINATION_SHIFT: u32 = 12;
 const MSI_LOGICAL: u64 = 1 << 2;
 const MSI_ASSERT: u32 = 1 << 14;
 const MSI_LEVEL: u32 = 1 << 15;
-
-/// A message that interrupts: written to `address`, the local APICs take it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Msi {
-    /// Where to: destination and its mode.
-    pub address: u64,
-    /// What: vector, delivery mode, trigger mode.
-    pub data: u32,
-}
 
 /// Is told a pin's message whenever it changes, `None` when the pin is masked.
 pub type MsiSink = Box<dyn FnMut(u32, Option<Msi>) + Send>;

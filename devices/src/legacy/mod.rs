@@ -6,6 +6,6 @@ pub mod pm;
 pub mod serial;
 
 pub use i8042::I8042;
-pub use ioapic::{IoApic, Msi, MsiSink};
+pub use ioapic::{IoApic, MsiSink};
 pub use pm::Pm;
 pub use serial::{Serial, SerialInput};

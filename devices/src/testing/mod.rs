@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod driver;
+pub mod registers;
 pub mod ring;
 
 pub use driver::GuestDriver;

@@ -118,6 +118,11 @@ impl Interrupt {
         self.0.status.load(Ordering::Acquire)
     }
 
+    /// The interrupt status, which is clear afterwards: on PCI a read does that (4.1.4.5).
+    pub(crate) fn take_status(&self) -> u32 {
+        self.0.status.swap(0, Ordering::AcqRel)
+    }
+
     pub(crate) fn acknowledge(&self, bits: u32) {
         self.0.status.fetch_and(!bits, Ordering::AcqRel);
     }

@@ -26,6 +26,7 @@ pub use interrupt::{Interrupt, Signal};
 pub use queue::{QueueBroken, Virtqueue};
 pub use slot::{DeviceSlot, SlotGone, SlotHandle, Watches};
 pub use transport::mmio::MmioTransport;
+pub use transport::pci::PciTransport;
 
 use crate::disk::Disk;
 use crate::inspect::Report;
@@ -221,19 +222,19 @@ pub trait VirtioDevice: Send {
 }
 
 /// The parts of a connected device.
-pub struct Connected {
+pub struct Connected<T = MmioTransport> {
     /// The registers, for the memory bus.
-    pub transport: MmioTransport,
+    pub transport: T,
     /// The device, for an I/O loop.
     pub slot: DeviceSlot,
     /// Reaches the device from any thread.
     pub handle: SlotHandle,
-    /// One for each queue, to be bound to writes of the queue's number to offset
-    /// [`transport::mmio::QUEUE_NOTIFY`]. Unbound ones work too, more slowly.
+    /// One for each queue, to be bound to where the transport's driver notifies the queue.
+    /// Unbound ones work too, more slowly.
     pub doorbells: Vec<Doorbell>,
 }
 
-impl fmt::Debug for Connected {
+impl<T: fmt::Debug> fmt::Debug for Connected<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connected")
             .field("transport", &self.transport)
@@ -241,7 +242,8 @@ impl fmt::Debug for Connected {
     }
 }
 
-/// Puts a device behind virtio-mmio registers. `name` is for log lines.
+/// Puts a device behind virtio-mmio registers. `name` is for log lines. The doorbells are for
+/// writes of the queue's number to offset [`transport::mmio::QUEUE_NOTIFY`].
 ///
 /// # Errors
 /// When the process has no file descriptor left.
@@ -251,6 +253,35 @@ pub fn connect(
     ram: GuestRam,
     line: IrqLine,
 ) -> io::Result<Connected> {
+    let interrupt = Interrupt::new(name, line);
+    connect_with(device, ram, interrupt, MmioTransport::new)
+}
+
+/// Puts a device on the PCI bus. `name` is for log lines. The doorbells are for any write to
+/// [`transport::pci::notify_address`].
+///
+/// # Errors
+/// When the process has no file descriptor left.
+pub fn connect_pci(
+    name: String,
+    device: Box<dyn VirtioDevice>,
+    ram: GuestRam,
+    attachment: transport::pci::Attachment,
+) -> io::Result<Connected<PciTransport>> {
+    let queues = device.identity().queue_sizes.len();
+    let wiring = transport::pci::Wiring::new(name, queues, attachment);
+    let interrupt = wiring.interrupt.clone();
+    connect_with(device, ram, interrupt, |core, config, doorbells| {
+        PciTransport::new(core, config, doorbells, wiring)
+    })
+}
+
+fn connect_with<T>(
+    device: Box<dyn VirtioDevice>,
+    ram: GuestRam,
+    interrupt: Interrupt,
+    transport: impl FnOnce(Core, Arc<ConfigSpace>, Vec<Doorbell>) -> T,
+) -> io::Result<Connected<T>> {
     let identity = device.identity();
     let doorbells = (0..identity.queue_sizes.len())
         .map(|_| Doorbell::new())
@@ -258,12 +289,11 @@ pub fn connect(
     let again = |bells: &[Doorbell]| bells.iter().map(Doorbell::try_clone).collect();
     let own: io::Result<Vec<_>> = again(&doorbells);
     let transport_bells: io::Result<Vec<_>> = again(&doorbells);
-    let interrupt = Interrupt::new(name, line);
     let config = device.config_space();
     let (slot, handle) = DeviceSlot::new(device, ram.clone(), interrupt.clone(), own?)?;
     let core = Core::new(identity, ram, interrupt, handle.clone());
     Ok(Connected {
-        transport: MmioTransport::new(core, config, transport_bells?),
+        transport: transport(core, config, transport_bells?),
         slot,
         handle,
         doorbells,

@@ -1,6 +1,6 @@
 //! The routing of interrupt lines: each pin of the IOAPIC is a GSI whose message KVM holds.
 
-use devices::legacy::Msi;
+use devices::line::Msi;
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry};
 
 use super::{Attempt, KvmError, Vm};

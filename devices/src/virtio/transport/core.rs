@@ -39,7 +39,7 @@ struct Queue {
     live: Arc<AtomicBool>,
 }
 
-/// Which address of a queue a register write sets.
+/// Which address of a queue a register holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Area {
     Descriptors,
@@ -59,6 +59,8 @@ pub(crate) struct Core {
     // A bit that no device offers was set in a page beyond the first two.
     alien_features: bool,
     queues: Vec<Queue>,
+    // Whether a queue is as large as it may be until the driver says otherwise.
+    full_queues: bool,
     active: bool,
 }
 
@@ -69,7 +71,7 @@ impl Core {
         interrupt: Interrupt,
         slot: SlotHandle,
     ) -> Self {
-        let queues = fresh_queues(&identity);
+        let queues = fresh_queues(&identity, false);
         Self {
             identity,
             ram,
@@ -79,8 +81,16 @@ impl Core {
             driver_features: 0,
             alien_features: false,
             queues,
+            full_queues: false,
             active: false,
         }
+    }
+
+    /// Queues begin as large as they may be, as on PCI (4.1.4.3), not without a size.
+    pub(crate) fn with_full_queues(mut self) -> Self {
+        self.full_queues = true;
+        self.queues = fresh_queues(&self.identity, true);
+        self
     }
 
     pub(crate) fn device_id(&self) -> u32 {
@@ -94,6 +104,11 @@ impl Core {
     /// The offered features of a page of 32.
     pub(crate) fn offered(&self, page: u32) -> u32 {
         page_of(self.identity.features | features::OFFERED, page)
+    }
+
+    /// The features of a page that the driver has accepted.
+    pub(crate) fn accepted(&self, page: u32) -> u32 {
+        page_of(self.driver_features, page)
     }
 
     /// The driver accepts features of a page: possible until it sets FEATURES_OK.
@@ -151,6 +166,27 @@ impl Core {
     /// How large a queue may be; zero for one that does not exist.
     pub(crate) fn queue_max(&self, queue: u32) -> u32 {
         self.queue(queue).map_or(0, |queue| queue.max.into())
+    }
+
+    /// The number of queues.
+    pub(crate) fn queue_count(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    /// How large the driver made a queue.
+    pub(crate) fn queue_size(&self, queue: u32) -> u32 {
+        self.queue(queue).map_or(0, |queue| queue.setup.size)
+    }
+
+    /// The low or the high half of an area's address.
+    pub(crate) fn queue_area(&self, queue: u32, area: Area, high: bool) -> u32 {
+        let setup = self.queue(queue).map(|queue| queue.setup);
+        let address = setup.map_or(0, |setup| match area {
+            Area::Descriptors => setup.descriptors,
+            Area::Available => setup.available,
+            Area::Used => setup.used,
+        });
+        page_of(address, high.into())
     }
 
     pub(crate) fn queue_ready(&self, queue: u32) -> bool {
@@ -306,7 +342,7 @@ impl Core {
         self.status = 0;
         self.driver_features = 0;
         self.alien_features = false;
-        self.queues = fresh_queues(&self.identity);
+        self.queues = fresh_queues(&self.identity, self.full_queues);
         // Once more: the device may have raised one while it was being stopped.
         self.interrupt.reset();
     }
@@ -314,18 +350,23 @@ impl Core {
 
 const LOW: u64 = 0xffff_ffff;
 
-fn page_of(features: u64, page: u32) -> u32 {
+/// 32 bits out of 64: page 0 is the low half.
+fn page_of(bits: u64, page: u32) -> u32 {
     let part = match page {
-        0 => features & LOW,
-        1 => features >> 32,
+        0 => bits & LOW,
+        1 => bits >> 32,
         _ => 0,
     };
     u32::try_from(part).unwrap_or_default()
 }
 
-fn fresh_queues(identity: &Identity) -> Vec<Queue> {
+fn fresh_queues(identity: &Identity, full: bool) -> Vec<Queue> {
     let queue = |max: &u16| Queue {
         max: *max,
+        setup: QueueSetup {
+            size: if full { u32::from(*max) } else { 0 },
+            ..QueueSetup::default()
+        },
         ..Queue::default()
     };
     identity.queue_sizes.iter().map(queue).collect()

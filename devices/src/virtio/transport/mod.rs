@@ -2,3 +2,4 @@
 
 pub(crate) mod core;
 pub mod mmio;
+pub mod pci;
