@@ -34,7 +34,7 @@ pub struct MachineView {
     pub vcpus: u32,
     /// The guest's memory.
     pub memory_bytes: u64,
-    /// The devices, as they were planned.
+    /// The devices, each with the file that is behind it now.
     pub devices: Vec<DevicePlan>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use api::socket::SocketError;
 use arch::boot::KernelError;
 use devices::tty::TtyError;
 use vmm::config::ConfigError;
@@ -86,6 +87,12 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::input(error.to_string(), error.remedy())
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
         Self::input(error.to_string(), error.remedy())
     }
 }

@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use api::doctor::DoctorReport;
+use api::server::{Limits, Server};
+use api::socket::Listener;
 use api::spec::MachineSpec;
 use arch::boot::{Kernel, Payload};
 use vmm::blueprint::Blueprint;
@@ -22,24 +24,25 @@ use crate::{embedded, print};
 
 const KVM: &str = "/dev/kvm";
 
-/// Runs the machine that `spec` describes, or prints its plan. Bad input is told before a host
-/// that can't run it anyway.
-pub(crate) fn machine(spec: &MachineSpec, print_plan: bool) -> Result<Exit, Failure> {
+/// Runs the machine that `spec` describes, with its API on a socket at `api`. Bad input is told
+/// before a host that can't run it anyway.
+pub(crate) fn machine(spec: &MachineSpec, api: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::try_from(spec)?;
     let parts = Parts::open(&config)?;
-    if print_plan {
-        return show(&config, &parts);
-    }
+    let listener = api.map(Listener::bind).transpose()?;
     let kvm = Kvm::open(Path::new(KVM))?;
     let needs = host::needs(&kvm);
     let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
     let blueprint = parts.plan(&config, &host)?;
-    let setup = parts.setup(kvm, needs, blueprint)?;
+    let server = listener.map(|listener| Server::new(Some(listener), Limits::default()));
+    let setup = parts.setup(kvm, needs, blueprint, server)?;
     Ok(exit_of(machine::run(setup)?))
 }
 
 /// Prints the plan. A host without KVM shows what a stock one would start.
-fn show(config: &Config, parts: &Parts) -> Result<Exit, Failure> {
+pub(crate) fn show(spec: &MachineSpec) -> Result<Exit, Failure> {
+    let config = Config::try_from(spec)?;
+    let parts = Parts::open(&config)?;
     let (caps, needs) = match Kvm::open(Path::new(KVM)) {
         Ok(kvm) => (kvm.capabilities(), host::needs(&kvm)),
         Err(error) => {
@@ -48,7 +51,7 @@ fn show(config: &Config, parts: &Parts) -> Result<Exit, Failure> {
         }
     };
     let host = HostCaps::gather(caps, &needs, config.hugepages);
-    let blueprint = parts.plan(config, &host)?;
+    let blueprint = parts.plan(&config, &host)?;
     print::out(&print::json(&blueprint.describe())?)?;
     Ok(Exit::Done)
 }
@@ -92,7 +95,13 @@ impl Parts {
         })?)
     }
 
-    fn setup(self, kvm: Kvm, needs: Needs, blueprint: Blueprint) -> Result<Setup, Failure> {
+    fn setup(
+        self,
+        kvm: Kvm,
+        needs: Needs,
+        blueprint: Blueprint,
+        api: Option<Server>,
+    ) -> Result<Setup, Failure> {
         let kernel = match (self.kernel.into_payload(), self.files.kernel) {
             (Payload::Unpacked(bytes), _) => KernelBytes::Unpacked(bytes),
             (Payload::File, Image::File(open)) => KernelBytes::File(open.file),
@@ -111,6 +120,7 @@ impl Parts {
             initrd: self.files.initrd.map(|open| open.file),
             disks: self.files.disks,
             system: self.files.system,
+            api,
         })
     }
 }

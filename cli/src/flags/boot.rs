@@ -124,6 +124,10 @@ pub(crate) struct Flags {
     )]
     stop_timeout: Option<String>,
 
+    /// Serve the machine's API on a unix socket at this path
+    #[arg(long, value_name = "PATH", help_heading = "Monitor")]
+    api_sock: Option<PathBuf>,
+
     /// off, error, warn, info, debug or trace [default: $CORACLE_LOG, warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Monitor")]
     log_level: Option<String>,
@@ -133,7 +137,11 @@ impl Flags {
     /// Starts the machine, or prints its plan.
     pub(crate) fn run(&self) -> Result<Exit, Failure> {
         logger::start(self.log_level.as_deref())?;
-        launch::machine(&self.spec()?, self.print_plan)
+        let spec = self.spec()?;
+        if self.print_plan {
+            return launch::show(&spec);
+        }
+        launch::machine(&spec, self.api_sock.as_deref())
     }
 
     /// The machine that the flags ask for.

@@ -107,9 +107,18 @@ impl SlotHandle {
     /// # Errors
     /// When the loop has ended.
     pub fn inspect(&self) -> Result<Report, SlotGone> {
+        let Inspection(report) = self.begin_inspect()?;
+        report.recv().map_err(|_| SlotGone)
+    }
+
+    /// Asks the device what it is and did and gives where the answer will come.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn begin_inspect(&self) -> Result<Inspection, SlotGone> {
         let (answer, report) = mpsc::channel();
         self.post(Message::Inspect(answer))?;
-        report.recv().map_err(|_| SlotGone)
+        Ok(Inspection(report))
     }
 
     pub(crate) fn activate(&self, activation: Activation) -> Result<(), SlotGone> {
@@ -153,6 +162,21 @@ impl Answer {
         match self.0.recv_timeout(patience) {
             Ok(answer) => Some(answer),
             Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone.into())),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
+    }
+}
+
+/// Where a device's report comes.
+#[derive(Debug)]
+pub struct Inspection(Receiver<Report>);
+
+impl Inspection {
+    /// The report, if it is there within `patience`.
+    pub fn within(&self, patience: Duration) -> Option<Result<Report, SlotGone>> {
+        match self.0.recv_timeout(patience) {
+            Ok(report) => Some(Ok(report)),
+            Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone)),
             Err(RecvTimeoutError::Timeout) => None,
         }
     }

@@ -1,9 +1,12 @@
 //! The control thread: the one owner of a running machine's life, from the first exit to the end.
 //!
 //! It waits for vCPUs and may wait for the I/O thread; neither waits for it. It touches no guest
-//! memory and no device but the power button.
+//! memory and no device but the power button. The API is served here too, in the same poll.
 
+mod service;
 mod stop;
+
+pub(crate) use service::Api;
 
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +102,7 @@ pub(crate) struct Control {
     pub(crate) io_ended: Doorbell,
     /// Called on SIGWINCH: tells the guest's console its new size.
     pub(crate) on_resize: OnResize,
+    pub(crate) api: Option<Api>,
 }
 
 /// A callback that has no useful debug form.
@@ -118,8 +122,11 @@ impl Control {
     pub(crate) fn run(mut self, threads: &VcpuThreads) -> Result<Ended, ControlError> {
         let mut stop = Stop::new(self.stop_timeout);
         loop {
-            self.wait(threads, stop.deadline())?;
+            let ready = self.wait(threads, stop.deadline())?;
             let mut events = self.collect(threads)?;
+            if let Some(api) = &mut self.api {
+                events.extend(api.turn(&ready, Instant::now()));
+            }
             self.button.tell_serial();
             if stop
                 .deadline()
@@ -136,16 +143,29 @@ impl Control {
         }
     }
 
-    fn wait(&self, threads: &VcpuThreads, deadline: Option<Instant>) -> Result<(), ControlError> {
-        let fds = [
+    /// Waits for something to do: what poll found of the API's descriptors.
+    fn wait(
+        &self,
+        threads: &VcpuThreads,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<PollFlags>, ControlError> {
+        let own = [
             self.signals.as_fd(),
             fd(&self.power_events),
             fd(&self.requests),
             fd(threads.ended()),
             fd(&self.io_ended),
         ];
-        let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let mut fds: Vec<_> = own
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .into();
+        let owned = fds.len();
+        let mut due = deadline;
+        if let Some(api) = &self.api {
+            api.watch(&mut fds);
+            due = due.into_iter().chain(api.deadline()).min();
+        }
+        let left = due.map(|at| at.saturating_duration_since(Instant::now()));
         let again = self.button.waiting.then_some(PRESS_AGAIN);
         let timeout = left.into_iter().chain(again).min().map(|left| {
             Timespec::try_from(left).unwrap_or(Timespec {
@@ -154,9 +174,10 @@ impl Control {
             })
         });
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(cause) => Err(ControlError::Wait(cause.into())),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(cause) => return Err(ControlError::Wait(cause.into())),
         }
+        Ok(fds.iter().skip(owned).map(PollFd::revents).collect())
     }
 
     /// Everything that happened, the guest's own ends first: they win over a stop signal.

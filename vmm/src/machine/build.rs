@@ -16,7 +16,7 @@ use devices::{Doorbell, GuestRam};
 use super::catalog::{BellAt, Catalog, Parts, host};
 use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
-use crate::control::{Control, ControlError, OnResize, PowerButton};
+use crate::control::{Api, Control, ControlError, OnResize, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
@@ -127,6 +127,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         disks,
         system,
         console,
+        api,
     } = setup;
     let HostConsole {
         signals,
@@ -163,7 +164,8 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
             .try_clone()
             .map_err(host("creating the I/O thread's bell"))?,
     };
-    let control = control(&blueprint, sources, built.console, &terminal);
+    let api = api.map(|server| Api::new(server, &blueprint, built.handles));
+    let control = control(&blueprint, sources, built.console, &terminal, api);
     Ok(Running {
         ram,
         vcpus,
@@ -253,6 +255,7 @@ fn control(
     sources: Sources,
     console: Option<SlotHandle>,
     terminal: &Arc<Mutex<Terminal>>,
+    api: Option<Api>,
 ) -> Control {
     let terminal = Arc::clone(terminal);
     let resize = move || {
@@ -274,6 +277,7 @@ fn control(
         io_ended: sources.io_ended,
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
+        api,
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) struct Catalog<'a> {
     /// The built-in guest's init greets once it has the console open.
     hold_console_input: bool,
     console: Option<SlotHandle>,
+    handles: Vec<(String, SlotHandle)>,
     bells: Vec<BellAt>,
 }
 
@@ -67,6 +68,8 @@ pub(super) struct Built {
     /// Where the built-in guest, which has no ACPI, hears of the power button.
     pub(super) serial_button: Option<Arc<Mutex<Serial>>>,
     pub(super) console: Option<SlotHandle>,
+    /// Every virtio device by its name.
+    pub(super) handles: Vec<(String, SlotHandle)>,
     pub(super) bells: Vec<BellAt>,
 }
 
@@ -91,6 +94,7 @@ impl<'a> Catalog<'a> {
             serial_button: None,
             hold_console_input: false,
             console: None,
+            handles: Vec::new(),
             bells: Vec::new(),
         }
     }
@@ -110,6 +114,7 @@ impl<'a> Catalog<'a> {
                 .expect("invariant: every blueprint has the power registers"),
             serial_button: self.serial_button,
             console: self.console,
+            handles: self.handles,
             bells: self.bells,
         };
         (Arc::new(buses), built)
@@ -247,6 +252,8 @@ impl<'a> Catalog<'a> {
         }
         self.io.add(Box::new(connected.slot));
         self.attach(name, device.at, Arc::new(Mutex::new(connected.transport)));
+        let named = (device.name.clone(), connected.handle.clone());
+        self.handles.push(named);
         Ok(connected.handle)
     }
 

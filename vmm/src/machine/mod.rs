@@ -13,6 +13,7 @@ pub use console::HostConsole;
 
 use std::fs::File;
 
+use api::server::Server;
 use devices::GuestRam;
 use devices::tty::TtyError;
 
@@ -40,6 +41,8 @@ pub struct Setup {
     pub system: Option<&'static [u8]>,
     /// The console's host side.
     pub console: HostConsole,
+    /// The server of the API, where there is one.
+    pub api: Option<Server>,
 }
 
 /// How a guest came to its end.

@@ -1,0 +1,298 @@
+//! Requests that take a device's answer: what they wait for, and how they go on.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use api::error::{ApiError, Code};
+use api::http::Response;
+use api::machine::{DeviceView, ReportValue};
+use devices::inspect::{Report, Value};
+use devices::virtio::slot::{Answer, Inspection};
+use devices::virtio::{CommandError, DeviceCommand, SlotGone, SlotHandle};
+
+use super::change::{Change, Grown};
+use super::machine::{Device, Effect, Machine};
+use super::{Client, gone};
+
+/// How long the first look for an answer waits. A device that has nothing else to do answers
+/// within it.
+const FIRST_LOOK: Duration = Duration::from_micros(300);
+
+/// What a report of the balloon becomes.
+pub(super) type Tell = fn(&Device, &Report) -> Response;
+
+/// A request that is being carried out.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// None once it was told that the device does not answer.
+    client: Option<Client>,
+    /// The device that it changes, by its place in the machine.
+    pub(super) device: Option<usize>,
+    pub(super) deadline: Instant,
+    work: Work,
+    looked: bool,
+}
+
+/// What a job is at.
+pub(super) enum Work {
+    /// It has not begun.
+    Waiting(Change),
+    /// A device is being changed.
+    Changing(Sequence),
+    /// Every device is asked for its report.
+    Devices(Vec<(DeviceView, Option<Inspection>)>),
+    /// The balloon is asked for its report.
+    Balloon(Option<Inspection>, usize, Tell),
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting(_) => "Waiting",
+            Self::Changing(_) => "Changing",
+            Self::Devices(_) => "Devices",
+            Self::Balloon(..) => "Balloon",
+        })
+    }
+}
+
+impl Work {
+    /// Asks every device for its report.
+    pub(super) fn devices(machine: &Machine) -> Self {
+        let ask = |device: &Device| {
+            let view = DeviceView {
+                name: device.name.clone(),
+                model: device.model.clone(),
+                report: ReportValue::Part(Vec::new()),
+            };
+            (view, device.handle.begin_inspect().ok())
+        };
+        Self::Devices(machine.devices().iter().map(ask).collect())
+    }
+
+    /// Asks the balloon, which is at `place`.
+    pub(super) fn balloon(machine: &Machine, place: usize, tell: Tell) -> Self {
+        let device = machine.devices().get(place);
+        let report = device.and_then(|device| device.handle.begin_inspect().ok());
+        Self::Balloon(report, place, tell)
+    }
+}
+
+impl Job {
+    pub(super) fn new(
+        client: Client,
+        device: Option<usize>,
+        work: Work,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            client: Some(client),
+            device,
+            deadline,
+            work,
+            looked: false,
+        }
+    }
+
+    /// Carries it on: its outcome, once it has one.
+    pub(super) fn advance(&mut self, machine: &mut Machine) -> Option<Result<Response, ApiError>> {
+        let patience = match std::mem::replace(&mut self.looked, true) {
+            false => FIRST_LOOK,
+            true => Duration::ZERO,
+        };
+        if let Work::Waiting(change) = &self.work {
+            let device = self.device.and_then(|place| machine.devices().get(place))?;
+            match change.prepare(device) {
+                Ok(steps) => self.work = Work::Changing(Sequence::new(&device.handle, steps)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        match &mut self.work {
+            Work::Waiting(_) => None,
+            Work::Changing(sequence) => match sequence.advance(patience)? {
+                Ok(effects) => {
+                    machine.apply(self.device?, effects);
+                    Some(Ok(Response::done()))
+                }
+                Err(error) => Some(Err(refusal(&error))),
+            },
+            Work::Devices(devices) => match collect(devices, patience)? {
+                Ok(()) => {
+                    let views: Vec<_> = devices.iter().map(|(view, _)| view).collect();
+                    Some(Ok(Response::json(200, &views)))
+                }
+                Err(SlotGone) => Some(Err(gone())),
+            },
+            Work::Balloon(None, ..) => Some(Err(gone())),
+            Work::Balloon(Some(report), place, tell) => match report.within(patience)? {
+                Ok(report) => {
+                    let device = machine.devices().get(*place)?;
+                    Some(Ok(tell(device, &report)))
+                }
+                Err(SlotGone) => Some(Err(gone())),
+            },
+        }
+    }
+
+    /// Whether nothing will have changed if it is given up now.
+    pub(super) fn can_be_dropped(&self) -> bool {
+        !matches!(self.work, Work::Changing(_))
+    }
+
+    /// Its client, who is answered once.
+    pub(super) fn take_client(&mut self, now: bool) -> Option<Client> {
+        self.client.take_if(|_| now)
+    }
+
+    /// What its client is told when the deadline has passed.
+    pub(super) fn too_late(&self) -> ApiError {
+        let (message, hint) = match self.can_be_dropped() {
+            true => (
+                "the device does not answer; nothing has changed",
+                "the host is slow or its storage hangs: try again",
+            ),
+            false => (
+                "the device has not answered yet; the change may still be made",
+                "the host is slow or its storage hangs: see GET /coracle/v1/devices, try again",
+            ),
+        };
+        ApiError::new(Code::DeviceTimeout, message, hint)
+    }
+}
+
+/// One command to a device, with what undoes it and what it means for later requests.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) command: DeviceCommand,
+    /// Takes it back when a later step fails.
+    pub(super) undo: Option<DeviceCommand>,
+    /// What was done on the host for it.
+    pub(super) grown: Option<Grown>,
+    pub(super) effect: Effect,
+}
+
+/// Commands to a device, one after the other, all of them or none.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    handle: SlotHandle,
+    steps: VecDeque<Step>,
+    running: Option<(Result<Answer, SlotGone>, Undo)>,
+    done: Vec<Undo>,
+}
+
+/// What is left of a step that was handed over.
+#[derive(Debug)]
+struct Undo {
+    command: Option<DeviceCommand>,
+    grown: Option<Grown>,
+    effect: Effect,
+}
+
+impl Sequence {
+    pub(super) fn new(handle: &SlotHandle, steps: Vec<Step>) -> Self {
+        Self {
+            handle: handle.clone(),
+            steps: steps.into(),
+            running: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Goes on as far as the device has answered.
+    fn advance(&mut self, patience: Duration) -> Option<Result<Vec<Effect>, CommandError>> {
+        loop {
+            if let Some((answer, _)) = &self.running {
+                let answer = match answer {
+                    Ok(answer) => answer.within(patience)?,
+                    Err(gone) => Err((*gone).into()),
+                };
+                let (_, undo) = self.running.take()?;
+                if let Err(error) = answer {
+                    self.take_back(undo);
+                    return Some(Err(error));
+                }
+                self.done.push(undo);
+            }
+            let Some(step) = self.steps.pop_front() else {
+                let done = std::mem::take(&mut self.done);
+                return Some(Ok(done.into_iter().map(|undo| undo.effect).collect()));
+            };
+            let undo = Undo {
+                command: step.undo,
+                grown: step.grown,
+                effect: step.effect,
+            };
+            self.running = Some((self.handle.begin(step.command), undo));
+        }
+    }
+
+    /// The device refused a step: nothing of the request stays.
+    fn take_back(&mut self, refused: Undo) {
+        if let Some(grown) = refused.grown {
+            grown.shrink();
+        }
+        for undo in std::mem::take(&mut self.done).into_iter().rev() {
+            if let Some(command) = undo.command {
+                // A device that has gone has nothing to take back.
+                let _ = self.handle.send(command);
+            }
+        }
+    }
+}
+
+/// Takes the reports that have come: none while some are missing.
+fn collect(
+    devices: &mut [(DeviceView, Option<Inspection>)],
+    patience: Duration,
+) -> Option<Result<(), SlotGone>> {
+    for (view, waiting) in devices {
+        let Some(inspection) = waiting else {
+            continue;
+        };
+        match inspection.within(patience)? {
+            Ok(report) => {
+                view.report = told(&report);
+                *waiting = None;
+            }
+            Err(gone) => return Some(Err(gone)),
+        }
+    }
+    Some(Ok(()))
+}
+
+fn told(report: &Report) -> ReportValue {
+    let entries = report.entries().iter().map(|(name, value)| {
+        let value = match value {
+            Value::Text(text) => ReportValue::Text(text.clone()),
+            Value::Number(number) => ReportValue::Number(*number),
+            Value::Flag(flag) => ReportValue::Flag(*flag),
+            Value::Part(part) => told(part),
+        };
+        (name.clone(), value)
+    });
+    ReportValue::Part(entries.collect())
+}
+
+/// A device's refusal as an error of the API.
+fn refusal(error: &CommandError) -> ApiError {
+    match error {
+        CommandError::NotSupported => ApiError::new(
+            Code::NotSupported,
+            error.to_string(),
+            "GET /coracle/v1/devices tells what the machine has",
+        ),
+        CommandError::NoDriver => ApiError::new(
+            Code::NoDriver,
+            error.to_string(),
+            "try again when the guest has loaded its driver",
+        ),
+        CommandError::Invalid(_) => ApiError::new(Code::InvalidValue, error.to_string(), ""),
+        CommandError::Host(cause) => ApiError::new(
+            Code::HostFailure,
+            format!("{error}: {cause}"),
+            "the monitor's log may tell more",
+        ),
+        CommandError::Gone(_) => gone(),
+    }
+}
