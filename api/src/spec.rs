@@ -10,7 +10,7 @@ mod size;
 mod text;
 
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
-pub use disk::DiskSpec;
+pub use disk::{DiskFormat, DiskSpec};
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
 pub use limits::{BucketSpec, LimitsSpec};
 pub use machine::{MachineSpec, PlatformTables};

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::spec::ConsoleBackend;
+use api::spec::{ConsoleBackend, DiskFormat};
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::tables::Platform;
 use devices::virtio::{blk, console, rng};
@@ -150,6 +150,8 @@ pub enum DiskSource {
         index: usize,
         /// The image or block device.
         path: PathBuf,
+        /// What it is.
+        format: DiskFormat,
     },
 }
 

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use api::spec::DiskFormat;
+
 use crate::config::{Config, DiskConfig};
 
 pub use image::{Image, open_kernel, reads_acpi};
@@ -202,6 +204,10 @@ fn open_disk(disk: &DiskConfig) -> Result<OpenFile, FileError> {
         Err(error) => return Err(refuse(FileProblem::Open(error.into()))),
     };
     let open = measure(fd, true).map_err(&refuse)?;
+    if disk.format != DiskFormat::Raw {
+        // Their capacity is in their headers, which are read when the device is built.
+        return Ok(open);
+    }
     if open.len == 0 {
         return Err(refuse(FileProblem::Empty));
     }

@@ -18,6 +18,7 @@ fn json_round_trip() {
         memory: Some(SizeSpec::Text("2G".into())),
         disks: vec![DiskSpec {
             path: "/d".into(),
+            format: DiskFormat::Cow,
             read_only: true,
             id: Some("x".into()),
         }],

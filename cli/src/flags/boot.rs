@@ -87,7 +87,7 @@ pub(crate) struct Flags {
     #[arg(long, help_heading = "Machine")]
     hugepages: bool,
 
-    /// Image or block device, PATH[,ro][,id=SERIAL]; repeatable
+    /// Image or block device, PATH[,ro][,id=SERIAL][,format=FORMAT]; repeatable
     #[arg(long, value_name = "DISK", help_heading = "Machine")]
     disk: Vec<OsString>,
 

@@ -55,12 +55,12 @@ fn every_flag() {
             DiskSpec {
                 path: "/d".into(),
                 read_only: true,
-                id: None,
+                ..DiskSpec::default()
             },
             DiskSpec {
                 path: "/e".into(),
-                read_only: false,
                 id: Some("e".into()),
+                ..DiskSpec::default()
             },
         ],
         console: api::spec::ConsoleSpec {
@@ -186,7 +186,7 @@ fn values_that_make_no_sense() {
         (
             "--disk /d,rw",
             "disk /d,rw: has the unknown option \"rw\"",
-            "ro and id=NAME",
+            "ro, id=NAME and format=raw|qcow2|cow",
         ),
         (
             "--stop-timeout soon",

@@ -6,9 +6,13 @@
 use std::io;
 
 pub mod memory;
+pub mod overlay;
+pub mod qcow2;
 pub mod raw;
 
 pub use memory::MemoryDisk;
+pub use overlay::OverlayDisk;
+pub use qcow2::Qcow2Disk;
 pub use raw::{OpenError, RawDisk};
 
 use crate::ram::GuestRam;

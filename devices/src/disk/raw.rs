@@ -180,7 +180,8 @@ fn open(path: &Path, read_only: bool) -> Result<File, OpenError> {
     })
 }
 
-fn lock(file: &File, shared: bool) -> Result<(), TryLockError> {
+/// Takes the lock that all images have while they are open.
+pub(super) fn lock(file: &File, shared: bool) -> Result<(), TryLockError> {
     if shared {
         file.try_lock_shared()
     } else {

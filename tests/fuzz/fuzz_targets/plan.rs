@@ -65,6 +65,7 @@ impl Input<'_> {
                     path: path.into(),
                     read_only,
                     id: id.map(Into::into),
+                    ..DiskSpec::default()
                 })
                 .collect(),
             console: api::spec::ConsoleSpec {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use api::spec::DiskSpec;
+use api::spec::{DiskFormat, DiskSpec};
 use arch::layout;
 
 use super::{ConfigError, Problem, check_path};
@@ -16,6 +16,8 @@ pub(super) const MAX_DISKS: usize = layout::VIRTIO_MMIO_SLOTS - 3;
 pub struct DiskConfig {
     /// The image or block device.
     pub path: PathBuf,
+    /// What the image is.
+    pub format: DiskFormat,
     /// Whether the guest may only read.
     pub read_only: bool,
     /// The serial number that the guest reads.
@@ -69,8 +71,13 @@ pub(super) fn read_all(specs: &[DiskSpec]) -> Result<Vec<DiskConfig>, ConfigErro
         {
             return Err(ConfigError::new("disk id", &id.as_str(), Problem::Twice));
         }
+        if spec.format == DiskFormat::Qcow2 && !spec.read_only {
+            let (path, problem) = (spec.path.display(), Problem::OnlyRead);
+            return Err(ConfigError::new("disk", &path, problem));
+        }
         disks.push(DiskConfig {
             path: spec.path.clone(),
+            format: spec.format,
             read_only: spec.read_only,
             id,
         });

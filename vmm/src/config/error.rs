@@ -73,6 +73,8 @@ pub enum Problem {
     Empty,
     /// The same value a second time.
     Twice,
+    /// A format that is never written, for a disk that is to be.
+    OnlyRead,
 }
 
 impl ConfigError {
@@ -129,6 +131,7 @@ impl std::fmt::Display for Problem {
             ),
             Self::Empty => write!(f, "is empty"),
             Self::Twice => write!(f, "given twice"),
+            Self::OnlyRead => write!(f, "qcow2 images are only read"),
         }
     }
 }
@@ -153,6 +156,10 @@ impl Problem {
             Self::BadName => format!("choose a {field} such as data-1"),
             Self::Empty => format!("give {field} a value or leave it out"),
             Self::Twice => format!("give each {field} once"),
+            Self::OnlyRead => format!(
+                "add `,ro`, or put a delta over the {field}: coracle disk create --base IMAGE \
+                 --base-format qcow2 DELTA"
+            ),
         }
     }
 }

@@ -11,6 +11,7 @@ fn disk(id: Option<&str>) -> DiskSpec {
         path: "/d".into(),
         read_only: true,
         id: id.map(Into::into),
+        ..DiskSpec::default()
     }
 }
 

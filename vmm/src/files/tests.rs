@@ -135,7 +135,7 @@ fn disks_that_are_refused() {
         let disk = DiskSpec {
             path: path.clone(),
             read_only,
-            id: None,
+            ..DiskSpec::default()
         };
         let (error, _) = refuse(&MachineSpec {
             disks: vec![disk],
@@ -154,7 +154,7 @@ fn a_ragged_disk_says_how_to_mend_it() {
     let disk = DiskSpec {
         path: dir.path().join("ragged"),
         read_only: true,
-        id: None,
+        ..DiskSpec::default()
     };
     let (_, hint) = refuse(&MachineSpec {
         disks: vec![disk],

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use api::spec::DiskFormat;
 use devices::bus::{AddressRange, BusBuilder, BusDevice};
-use devices::disk::{Disk, MemoryDisk, RawDisk};
+use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
 use devices::legacy::I8042;
 use devices::legacy::IoApic;
@@ -217,14 +218,26 @@ impl<'a> Catalog<'a> {
         const OPENED: &str = "invariant: the blueprint was made from the opened files";
         let model: Box<dyn Disk> = match &disk.source {
             DiskSource::BuiltIn => Box::new(MemoryDisk::new(self.parts.system.expect(OPENED))),
-            DiskSource::User { index, path } => {
+            DiskSource::User {
+                index,
+                path,
+                format,
+            } => {
                 let open = self
                     .parts
                     .disks
                     .get_mut(*index)
                     .and_then(Option::take)
                     .expect(OPENED);
-                Box::new(RawDisk::from_file(open.file, path, disk.read_only)?)
+                match format {
+                    DiskFormat::Raw => {
+                        Box::new(RawDisk::from_file(open.file, path, disk.read_only)?)
+                    }
+                    DiskFormat::Qcow2 => Box::new(Qcow2Disk::from_file(open.file, path)?),
+                    DiskFormat::Cow => {
+                        Box::new(OverlayDisk::from_file(open.file, path, disk.read_only)?)
+                    }
+                }
             }
         };
         Ok(Block::new(

@@ -85,6 +85,12 @@ pub enum MachineError {
     /// A disk that another machine writes, or that can't be used.
     #[error(transparent)]
     Disk(#[from] devices::disk::OpenError),
+    /// A copy-on-write disk that can't be used, or one of its bases.
+    #[error(transparent)]
+    Overlay(#[from] devices::disk::overlay::OverlayError),
+    /// A qcow2 image that can't be used.
+    #[error(transparent)]
+    Qcow2(#[from] devices::disk::qcow2::Qcow2Error),
     /// Descriptors or threads.
     #[error("{attempt} failed")]
     Host {

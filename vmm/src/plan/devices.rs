@@ -120,6 +120,7 @@ fn user_disk(index: usize, disk: &DiskConfig) -> DiskBlueprint {
         source: DiskSource::User {
             index,
             path: disk.path.clone(),
+            format: disk.format,
         },
         read_only: disk.read_only,
         id: disk.id.clone(),

@@ -50,7 +50,7 @@ fn disk(path: &str, read_only: bool) -> DiskSpec {
     DiskSpec {
         path: path.into(),
         read_only,
-        id: None,
+        ..DiskSpec::default()
     }
 }
 
