@@ -1,6 +1,6 @@
 //! A whole driver: finds a device through its registers, sets it up and talks to it.
 
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{BusDevice, Width};
 use crate::line::IrqLine;
@@ -72,9 +72,13 @@ pub struct GuestDriver {
     /// The rings, by queue number, once set up.
     pub rings: Vec<Ring>,
     transport: MmioTransport,
-    slot: DeviceSlot,
+    slot: Arc<Mutex<DeviceSlot>>,
     line: IrqLine,
     next_buffer: u64,
+}
+
+fn lock(slot: &Mutex<DeviceSlot>) -> MutexGuard<'_, DeviceSlot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl GuestDriver {
@@ -83,8 +87,16 @@ impl GuestDriver {
     /// # Panics
     /// When the process has no file descriptor left.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::on(small_ram(), device)
+    }
+
+    /// The same in memory that is there already and is as [`small_ram`].
+    ///
+    /// # Panics
+    /// When the process has no file descriptor left.
+    pub fn on(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Self {
         let line = IrqLine::new().expect("an eventfd");
-        let (ram, other_end) = (small_ram(), line.try_clone().expect("an eventfd"));
+        let other_end = line.try_clone().expect("an eventfd");
         let connected = connect("test".into(), device, ram.clone(), other_end);
         let Connected {
             transport,
@@ -92,6 +104,14 @@ impl GuestDriver {
             handle,
             ..
         } = connected.expect("eventfds");
+        let slot = Arc::new(Mutex::new(slot));
+        // Weak, since the slot's device may hold a handle to itself.
+        let turns = Arc::downgrade(&slot);
+        handle.pump_with(move || {
+            if let Some(slot) = turns.upgrade() {
+                lock(&slot).step();
+            }
+        });
         Self {
             ram,
             handle,
@@ -121,27 +141,10 @@ impl GuestDriver {
         value.expect("the window answers everywhere")
     }
 
-    /// Writes anything in the device's window, and lets the device run where the write waits
-    /// for it.
+    /// Writes anything in the device's window; the device runs where the write waits for it.
     pub fn write(&mut self, offset: u64, width: Width, value: u64) {
-        let resets = offset == register::STATUS && value == 0;
-        let takes_back = offset == register::QUEUE_READY && value & 1 == 0;
-        let transport = &mut self.transport;
-        let mut write = || {
-            let done = transport.write(offset, width, value);
-            done.expect("the window answers everywhere");
-        };
-        if resets || takes_back {
-            thread::scope(|scope| {
-                let write = scope.spawn(write);
-                while !write.is_finished() {
-                    self.slot.step();
-                    thread::yield_now();
-                }
-            });
-        } else {
-            write();
-        }
+        let done = self.transport.write(offset, width, value);
+        done.expect("the window answers everywhere");
     }
 
     /// Reads a register.
@@ -232,13 +235,13 @@ impl GuestDriver {
 
     /// Lets the device do all that it has to do.
     pub fn run(&mut self) {
-        let steps = (0..STEPS).take_while(|_| self.slot.step()).count();
+        let steps = (0..STEPS).take_while(|_| self.step()).count();
         assert!(steps < STEPS, "the device spins");
     }
 
     /// Lets the device do one turn: whether it had anything to do.
     pub fn step(&mut self) -> bool {
-        self.slot.step()
+        lock(&self.slot).step()
     }
 
     /// Rings a queue's doorbell and lets the device run.

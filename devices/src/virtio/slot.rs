@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, OnceLock, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -61,9 +61,25 @@ pub struct SlotHandle {
     mailbox: Sender<Message>,
     wake: Arc<EventFd>,
     config_writes: Arc<AtomicUsize>,
+    pump: Arc<OnceLock<Pump>>,
+}
+
+/// Takes a turn of the device's loop on the thread of whoever waits for the device.
+pub struct Pump(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Pump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pump")
+    }
 }
 
 impl SlotHandle {
+    /// From now on, whoever waits for the device calls `turn` meanwhile. For tests and fuzzers,
+    /// where no other thread runs the device; the first call counts.
+    pub fn pump_with(&self, turn: impl Fn() + Send + Sync + 'static) {
+        let _ = self.pump.set(Pump(Box::new(turn)));
+    }
+
     /// Hands a command over; the device takes it when its loop comes round.
     ///
     /// # Errors
@@ -88,7 +104,7 @@ impl SlotHandle {
     /// When the device did not carry it out.
     pub fn ask(&self, command: DeviceCommand) -> Result<(), CommandError> {
         let Answer(answer) = self.begin(command)?;
-        answer.recv().map_err(|_| SlotGone)?
+        self.receive(&answer)?
     }
 
     /// Tells the device of a driver's write to its configuration. A driver that writes faster
@@ -108,7 +124,7 @@ impl SlotHandle {
     /// When the loop has ended.
     pub fn inspect(&self) -> Result<Report, SlotGone> {
         let Inspection(report) = self.begin_inspect()?;
-        report.recv().map_err(|_| SlotGone)
+        self.receive(&report)
     }
 
     /// Asks the device what it is and did and gives where the answer will come.
@@ -140,7 +156,20 @@ impl SlotHandle {
         let (answer, done) = mpsc::channel();
         if self.post(message(answer)).is_ok() {
             // An error means that the loop ended with the message unread.
-            let _ = done.recv();
+            let _ = self.receive(&done);
+        }
+    }
+
+    fn receive<T>(&self, answer: &Receiver<T>) -> Result<T, SlotGone> {
+        let Some(Pump(turn)) = self.pump.get() else {
+            return answer.recv().map_err(|_| SlotGone);
+        };
+        loop {
+            match answer.try_recv() {
+                Ok(answer) => return Ok(answer),
+                Err(TryRecvError::Disconnected) => return Err(SlotGone),
+                Err(TryRecvError::Empty) => turn(),
+            }
         }
     }
 
@@ -251,15 +280,15 @@ impl Watches {
 
     /// The tokens of all wanted descriptors that are ready now.
     fn ready(&self) -> io::Result<Vec<u32>> {
+        if !self.lock().iter().any(|watch| watch.wanted) {
+            return Ok(Vec::new());
+        }
         let epoll = Epoll::new()?;
         let mut count = 0;
         for watch in self.lock().iter().filter(|watch| watch.wanted) {
             let event = EpollEvent::new(watch.for_what, watch.token.into());
             epoll.ctl(ControlOperation::Add, watch.fd, event)?;
             count += 1;
-        }
-        if count == 0 {
-            return Ok(Vec::new());
         }
         let mut events = vec![EpollEvent::default(); count];
         let ready = epoll.wait(0, &mut events)?;
@@ -305,6 +334,7 @@ impl DeviceSlot {
             mailbox: sender,
             wake: Arc::clone(&wake),
             config_writes: Arc::default(),
+            pump: Arc::default(),
         };
         let config_writes = Arc::clone(&handle.config_writes);
         let watches = Watches::default();
