@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("arch", &[]),
-    ("boot-tests", &["harness"]),
+    ("boot-tests", &["harness", "hostile"]),
     (
         "coracle",
         &[
@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("coracle-proto", &[]),
     ("devices", &[]),
     ("harness", &[]),
+    ("hostile", &["devices", "harness"]),
     ("lab", &[]),
     ("oci", &[]),
     ("usernet", &[]),

@@ -2,10 +2,12 @@
 //! or a thread. It breaks rules on request, and it panics where a device breaks one.
 
 pub mod conformance;
+pub mod disk;
 pub mod driver;
 pub mod registers;
 pub mod ring;
 
+pub use disk::SharedDisk;
 pub use driver::GuestDriver;
 pub use ring::{Buffer, Ring};
 

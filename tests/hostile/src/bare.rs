@@ -1,0 +1,78 @@
+//! From accesses to programs of the bare test guest, which makes them on a real machine.
+
+use devices::Width;
+use harness::bare::ops::{self, Check, Op, Place};
+use std::time::Duration;
+
+use crate::access::{self, Region};
+use crate::lower::{Act, Look, World, lower};
+use crate::step::Row;
+
+/// How long the device may take for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it gets for what must not happen.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// The row as a program's steps. None when it needs the host, the configuration space of PCI, or
+/// memory that a machine does not have.
+#[must_use]
+pub fn program(row: &Row, world: World) -> Option<Vec<Op>> {
+    let acts = lower(row, world);
+    let ops = acts.into_iter().map(|lowered| op(lowered.act, world));
+    let ops: Option<Vec<_>> = ops.collect();
+    Some(ops?.into_iter().flatten().collect())
+}
+
+/// One access: none if it cannot be made, or is not to be.
+fn op(act: Act, world: World) -> Option<Option<Op>> {
+    // Memory right before the hole is the program's own.
+    let ours = |at: u64| at < world.hole.saturating_sub(0x10_0000);
+    let op = match act {
+        Act::Write(region, offset, width, value) => {
+            Op::Write(place(region, offset, world)?, of(width), value)
+        }
+        Act::See(look) => Op::Expect(check(&look, world)?),
+        Act::Await(look) => Op::Until(check(&look, world)?, PATIENCE),
+        Act::Copy(at, bytes) if ours(at) => Op::Copy(at, bytes),
+        Act::Fill(at, len, byte) if ours(at) => Op::Fill { at, len, byte },
+        Act::Compare(at, bytes) => Op::Compare(at, bytes),
+        Act::AwaitMemory(at, value) => {
+            let check = Check {
+                place: Place::Memory(at),
+                width: ops::Width::Word,
+                mask: u64::MAX,
+                value: value.into(),
+            };
+            Op::Until(check, PATIENCE)
+        }
+        Act::Settle => Op::Pause(QUIET),
+        // The guest takes no interrupts.
+        Act::Interrupt(_) | Act::Reviving => return Some(None),
+        Act::Host(_) | Act::Copy(..) | Act::Fill(..) => return None,
+    };
+    Some(Some(op))
+}
+
+fn place(region: Region, offset: u64, world: World) -> Option<Place> {
+    Some(Place::Memory(
+        world.window + access::start(region)? + offset,
+    ))
+}
+
+fn check(look: &Look, world: World) -> Option<Check> {
+    Some(Check {
+        place: place(look.region, look.offset, world)?,
+        width: of(look.width),
+        mask: look.mask,
+        value: look.value,
+    })
+}
+
+fn of(width: Width) -> ops::Width {
+    match width {
+        Width::Byte => ops::Width::Byte,
+        Width::Word => ops::Width::Word,
+        Width::Dword => ops::Width::Dword,
+        Width::Qword => ops::Width::Qword,
+    }
+}
