@@ -17,6 +17,7 @@ pub mod pci;
 pub mod ram;
 mod sys;
 pub mod testing;
+pub mod timer;
 pub mod tty;
 pub mod virtio;
 

@@ -2,9 +2,14 @@
 //!
 //! The guest writes its memory while a device reads it, so no reference into it may exist.
 
+use std::io;
 use std::sync::Arc;
 
-use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{
+    ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+};
+
+use crate::sys;
 
 /// An access outside the guest's memory, or one that runs over its end or a hole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -74,6 +79,42 @@ impl GuestRam {
         usize::try_from(len).is_ok_and(|len| self.0.check_range(GuestAddress(at), len))
     }
 
+    /// The number of bytes of all of it.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(GuestMemoryRegion::len).sum()
+    }
+
+    /// The size of the host's pages behind the byte at `at`; none where there is no memory.
+    pub fn page_bytes(&self, at: u64) -> Option<u64> {
+        let region = self.0.find_region(GuestAddress(at))?;
+        Some(sys::page_bytes(region))
+    }
+
+    /// Gives the host back the memory behind `len` bytes from `at` on: it reads as zeroes then,
+    /// and is there again as soon as somebody writes it. Only whole pages of the host are given
+    /// back, so with large pages the range may come to nothing. What of it is not guest memory is
+    /// left alone. Gives the number of bytes given back.
+    ///
+    /// # Errors
+    /// What the host said when it refused; pages before that are gone already.
+    pub fn discard(&self, at: u64, len: u64) -> io::Result<u64> {
+        let end = at.saturating_add(len);
+        let mut given = 0_u64;
+        for region in self.0.iter() {
+            let start = region.start_addr().0;
+            let page = sys::page_bytes(region);
+            let from = at.saturating_sub(start).min(region.len());
+            let to = end.saturating_sub(start).min(region.len());
+            let from = from.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+            let to = to.saturating_sub(to.checked_rem(page).unwrap_or(to));
+            if from < to {
+                sys::discard(region, from, to.saturating_sub(from))?;
+                given = given.saturating_add(to.saturating_sub(from));
+            }
+        }
+        Ok(given)
+    }
+
     /// The memory itself, for the queue code.
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.0
@@ -89,6 +130,10 @@ fn out_of_ram(at: u64, len: usize) -> OutOfRam {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use vm_memory::FileOffset;
+
     use super::*;
 
     /// Two ranges with a hole of one page between them.
@@ -107,6 +152,57 @@ mod tests {
         assert_eq!(two, [0x56, 0x34]);
         ram.write_bytes(0x3fff, &[7]).unwrap();
         assert_eq!(ram.read::<u8>(0x3fff), Ok(7));
+    }
+
+    #[test]
+    fn only_whole_pages_within_memory_are_given_back() {
+        let whole = [(0, 0x2000), (0x3000, 0x1000)];
+        for (at, len, given, gone) in [
+            (0, 0x1000, 0x1000, vec![0]),
+            (0, 0xfff, 0, vec![]),
+            (1, 0x2000, 0x1000, vec![0x1000]),
+            (0, 0x4000, 0x3000, vec![0, 0x1000, 0x3000]),
+            (0, u64::MAX, 0x3000, vec![0, 0x1000, 0x3000]),
+            (0x2000, 0x1000, 0, vec![]),
+            (0x2fff, 0x1001, 0x1000, vec![0x3000]),
+            (0x1800, 0x1000, 0, vec![]),
+            (0x4000, 0x1000, 0, vec![]),
+            (u64::MAX, u64::MAX, 0, vec![]),
+        ] {
+            let ram = ram();
+            for (start, len) in whole {
+                ram.write_bytes(start, &vec![0xaa; len]).unwrap();
+            }
+            assert_eq!(ram.discard(at, len).unwrap(), given, "{at:#x}+{len:#x}");
+            for page in [0, 0x1000, 0x3000] {
+                let expected = if gone.contains(&page) { 0 } else { 0xaa };
+                assert_eq!(ram.read::<u8>(page), Ok(expected), "{at:#x}+{len:#x}");
+                assert_eq!(ram.read::<u8>(page + 0xfff), Ok(expected));
+            }
+        }
+        assert_eq!((ram().bytes(), ram().page_bytes(0x2000)), (0x3000, None));
+        assert_eq!(ram().page_bytes(0x3fff), Some(4096));
+    }
+
+    /// A file that is shared with others gives its blocks back too.
+    #[test]
+    fn shared_files_are_punched() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x4000).unwrap();
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0x1000);
+        let ranges = [(GuestAddress(0), 0x3000, Some(offset))];
+        let memory = GuestMemoryMmap::<()>::from_ranges_with_files(ranges).unwrap();
+        let ram = GuestRam::from(Arc::new(memory));
+        ram.write_bytes(0, &[0xaa; 0x3000]).unwrap();
+        assert_eq!(ram.discard(0x1000, 0x1000).unwrap(), 0x1000);
+        for (page, expected) in [(0, 0xaa), (0x1000, 0), (0x2000, 0xaa)] {
+            assert_eq!(ram.read::<u8>(page), Ok(expected), "{page:#x}");
+        }
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 0x2000).unwrap();
+        assert_eq!(byte, [0]);
+        file.read_exact_at(&mut byte, 0x3000).unwrap();
+        assert_eq!(byte, [0xaa]);
     }
 
     #[test]

@@ -8,7 +8,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::{GuestAddress, GuestMemoryBackend};
+use rustix::fs::{FallocateFlags, fallocate};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
+};
 
 use crate::ram::GuestRam;
 use crate::virtio::Span;
@@ -112,4 +115,55 @@ fn call(
         Direction::Write => unsafe { libc::pwritev64(fd, pieces, count, offset) },
     };
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// The host's page without huge pages.
+const PAGE_BYTES: u64 = 4096;
+/// The huge page that is meant where the mapping names none.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// The size of the pages that the host backs `region` with.
+pub(crate) fn page_bytes(region: &GuestRegionMmap) -> u64 {
+    let flags = region.flags();
+    if flags & libc::MAP_HUGETLB == 0 {
+        return PAGE_BYTES;
+    }
+    match flags >> libc::MAP_HUGE_SHIFT & libc::MAP_HUGE_MASK {
+        0 => HUGE_PAGE_BYTES,
+        log => 1_u64
+            .checked_shl(log.unsigned_abs())
+            .unwrap_or(HUGE_PAGE_BYTES),
+    }
+}
+
+/// Gives `len` bytes from `offset` in `region` on back to the host, whole pages of it both.
+pub(crate) fn discard(region: &GuestRegionMmap, offset: u64, len: u64) -> io::Result<()> {
+    let outside = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let count = usize::try_from(len).map_err(|_| outside(()))?;
+    let shared = region.flags() & libc::MAP_SHARED != 0;
+    match (region.file_offset(), shared) {
+        (Some(file), true) => {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let at = file.start().checked_add(offset).ok_or(outside(()))?;
+            return Ok(fallocate(file.file(), flags, at, len)?);
+        }
+        // Its pages would come back with what the file holds.
+        (Some(_), false) => return Err(io::ErrorKind::Unsupported.into()),
+        (None, _) => {}
+    }
+    let advice = if shared {
+        libc::MADV_REMOVE
+    } else {
+        libc::MADV_DONTNEED
+    };
+    let address = MemoryRegionAddress(offset);
+    let slice = region.get_slice(address, count).map_err(|_| outside(()))?;
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the slice is guest memory, mapped as long as the region lives. The advice changes
+    // what it holds and not that it is mapped, and nobody holds references into guest memory, so
+    // that it may change at any time, as when the guest writes it.
+    match unsafe { libc::madvise(guard.as_ptr().cast(), guard.len(), advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod balloon;
 pub mod blk;
 pub mod chain;
 pub mod config_space;
