@@ -127,6 +127,9 @@ pub struct DevicePlan {
     /// Whether the guest may only read it, for a disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+    /// What was chosen for it, in the words of the command line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     /// The thread that serves it.
     pub thread: String,
 }

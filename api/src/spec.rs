@@ -1,16 +1,20 @@
 //! The raw machine specification, as the command line or a file gives it. Only its shape is
 //! checked here; `vmm::config` judges the values, once, for every way in.
 
+mod balloon;
 mod console;
 mod disk;
+mod guard;
 mod kernel;
 mod limits;
 mod machine;
 mod size;
 mod text;
 
+pub use balloon::BalloonSpec;
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
 pub use disk::{DiskFormat, DiskSpec};
+pub use guard::{PanicAction, WatchdogAction};
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
 pub use limits::{BucketSpec, LimitsSpec};
 pub use machine::{MachineSpec, PlatformTables};

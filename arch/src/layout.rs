@@ -100,6 +100,12 @@ pub const PM_RESET_VALUE: u8 = 1;
 pub const GED_EVENT: u16 = 0x604;
 /// Number of ports of the power management block, from [`PM_SLEEP_CONTROL`].
 pub const PM_PORTS: u16 = 8;
+/// First port of the watchdog: stops it.
+pub const WATCHDOG: u16 = 0x441;
+/// Number of ports of the watchdog; the last starts and feeds it.
+pub const WATCHDOG_PORTS: u16 = 3;
+/// Port on which a guest tells of its kernel's panic.
+pub const PVPANIC: u16 = 0x505;
 /// Port of POST codes; writes are ignored.
 pub const DEBUG_PORT: u16 = 0x80;
 

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Host,
     /// The arguments or the files that they name are bad.
     BadInput,
-    /// The guest reset itself.
+    /// The guest reset itself, or its watchdog did.
     Reset,
     /// A virtual CPU shut down after a triple fault.
     TripleFault,
@@ -29,7 +29,7 @@ Exit codes:
   0    the guest powered itself off, or the command is done
   1    the host failed (no /dev/kvm, no memory, …)
   2    bad arguments, or a file that they name is missing or malformed
-  3    the guest reset itself (a reboot)
+  3    the guest reset itself (a reboot), or its watchdog did
   4    triple fault: a virtual CPU shut down
   5    the guest's kernel reported a panic
   6    KVM gave up on a virtual CPU

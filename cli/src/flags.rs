@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, and the sentence for arguments that make no
 //! sense. Flags are read as text here; what they mean is judged by `vmm::config`.
 
+mod balloon;
 pub(crate) mod boot;
 pub(crate) mod disk;
 pub(crate) mod doctor;
@@ -92,6 +93,18 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             )),
             _ => Err(sentence(&error)),
         },
+    }
+}
+
+/// A whole number that was written as text.
+fn number(field: &str, text: &str, hint: &str) -> Result<u64, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits => Ok(number),
+        _ => Err(Failure::input(
+            format!("{field} {text:?} is not a whole number"),
+            hint,
+        )),
     }
 }
 

@@ -128,7 +128,7 @@ impl Parts {
 fn exit_of(ended: Ended) -> Exit {
     match ended {
         Ended::PowerOff => Exit::Done,
-        Ended::Reset(ResetCause::Asked) => Exit::Reset,
+        Ended::Reset(ResetCause::Asked | ResetCause::Watchdog) => Exit::Reset,
         Ended::Reset(ResetCause::TripleFault) => Exit::TripleFault,
         Ended::Reset(ResetCause::Panic) => Exit::GuestPanic,
         Ended::Killed => Exit::Killed,

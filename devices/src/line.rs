@@ -118,13 +118,17 @@ impl AsRawFd for Doorbell {
     }
 }
 
-/// What a guest asked of the machine as a whole.
+/// What a guest asked of the machine as a whole, or brought upon it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PowerEvent {
     /// Restart, through the keyboard controller or the reset register of the ACPI tables.
     Reset,
     /// Switch off: the sleep state S5.
     PowerOff,
+    /// Its kernel panicked and said so.
+    Panicked,
+    /// It did not feed its watchdog, which is to reset the machine then.
+    WatchdogReset,
 }
 
 /// How many reports wait at most. The first one decides, so a guest that goes on reporting

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::spec::{ConsoleBackend, DiskFormat};
+use api::spec::{ConsoleBackend, DiskFormat, PanicAction, WatchdogAction};
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::tables::Platform;
-use devices::virtio::{blk, console, rng};
+use devices::virtio::{balloon, blk, console, rng};
 
 use crate::config::DiskId;
 
@@ -120,10 +120,16 @@ pub enum DeviceKind {
         /// Its pins.
         pins: u8,
     },
+    /// The port on which the guest's kernel tells of its panic.
+    Pvpanic(PanicAction),
+    /// The watchdog.
+    Watchdog(WatchdogAction),
     /// virtio-console, which carries the console.
     VirtioConsole,
     /// virtio-rng.
     VirtioRng,
+    /// virtio-balloon.
+    VirtioBalloon(balloon::Settings),
     /// virtio-blk.
     VirtioBlock(DiskBlueprint),
 }
@@ -162,10 +168,14 @@ impl DeviceKind {
         match self {
             Self::VirtioConsole => console::QUEUE_SIZES.to_vec(),
             Self::VirtioRng => rng::QUEUE_SIZES.to_vec(),
+            Self::VirtioBalloon(settings) => settings.queue_sizes(),
             Self::VirtioBlock(_) => blk::QUEUE_SIZES.to_vec(),
-            Self::Serial { .. } | Self::I8042 | Self::PowerManagement | Self::IoApic { .. } => {
-                Vec::new()
-            }
+            Self::Serial { .. }
+            | Self::I8042
+            | Self::PowerManagement
+            | Self::IoApic { .. }
+            | Self::Pvpanic(_)
+            | Self::Watchdog(_) => Vec::new(),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::text::words;
-use super::{ConsoleSpec, DiskSpec, KernelSpec, SizeSpec};
+use super::{
+    BalloonSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec, WatchdogAction,
+};
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,14 @@ pub struct MachineSpec {
     pub console: ConsoleSpec,
     /// Whether the guest gets a source of random numbers (virtio-rng).
     pub rng: bool,
+    /// The memory balloon, where there is to be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonSpec>,
+    /// The watchdog, where there is to be one: what it does when the guest hangs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogAction>,
+    /// What follows when the guest's kernel tells of its panic.
+    pub panic: PanicAction,
     /// Which tables describe the machine to the guest.
     pub platform: PlatformTables,
     /// How long a guest may take to stop after it was asked to, in milliseconds.
@@ -53,6 +63,9 @@ impl Default for MachineSpec {
             disks: Vec::new(),
             console: ConsoleSpec::default(),
             rng: true,
+            balloon: None,
+            watchdog: None,
+            panic: PanicAction::End,
             platform: PlatformTables::Auto,
             stop_timeout_ms: 10_000,
         }

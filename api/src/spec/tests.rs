@@ -26,6 +26,13 @@ fn json_round_trip() {
             backend: ConsoleBackend::File("/log".into()),
             device: ConsoleDevice::Virtio,
         },
+        balloon: Some(BalloonSpec {
+            size: Some(SizeSpec::Text("64M".into())),
+            reporting: true,
+            ..BalloonSpec::default()
+        }),
+        watchdog: Some(WatchdogAction::PowerOff),
+        panic: PanicAction::Report,
         platform: PlatformTables::Mptable,
         ..MachineSpec::default()
     };
@@ -53,6 +60,8 @@ fn json_that_is_refused() {
             "console \"tty\" is not one of stdio, pty",
         ),
         (r#"{"platform": "pc"}"#, "unknown variant `pc`"),
+        (r#"{"watchdog": "bite"}"#, "unknown variant `bite`"),
+        (r#"{"balloon": {"sice": 1}}"#, "unknown field `sice`"),
         (r#"{"memory": 1.5}"#, "did not match any variant"),
     ] {
         let error = serde_json::from_str::<MachineSpec>(text)
@@ -112,6 +121,8 @@ fn words_are_serde_names() {
     check::<KernelFormat>("auto, elf, bzimage");
     check::<KernelProtocol>("auto, linux64, pvh");
     check::<ConsoleDevice>("auto, serial, virtio");
+    check::<WatchdogAction>("reset, poweroff, report");
+    check::<PanicAction>("end, report");
     check::<PlatformTables>("auto, acpi, mptable, both");
 }
 

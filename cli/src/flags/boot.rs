@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::flags::disk;
+use crate::flags::{balloon, disk, number};
 use crate::{launch, logger};
 
 /// Longest specification that is read: a mistyped path shouldn't fill the memory.
@@ -94,6 +94,24 @@ pub(crate) struct Flags {
     /// Leave out the source of random numbers (virtio-rng)
     #[arg(long, help_heading = "Machine")]
     no_rng: bool,
+
+    /// Balloon: any of size=SIZE,deflate-on-oom,stats=SECONDS,reporting,hinting
+    #[arg(
+        long,
+        value_name = "OPT",
+        num_args = 0..=1,
+        default_missing_value = "",
+        help_heading = "Machine"
+    )]
+    balloon: Option<String>,
+
+    /// Watchdog (ib700) that bites a guest that hangs: reset, poweroff or report
+    #[arg(long, value_name = "ACTION", help_heading = "Machine")]
+    watchdog: Option<String>,
+
+    /// What a guest's panic leads to: end or report [default: end]
+    #[arg(long, value_name = "ACTION", help_heading = "Machine")]
+    panic: Option<String>,
 
     /// Tables that describe the machine: auto, acpi, mptable or both
     #[arg(long, value_name = "TABLES", help_heading = "Machine")]
@@ -202,6 +220,15 @@ impl Flags {
             spec.disks.push(disk::parse(value)?);
         }
         spec.rng &= !self.no_rng;
+        if let Some(value) = &self.balloon {
+            spec.balloon = Some(balloon::parse(value)?);
+        }
+        if let Some(text) = &self.watchdog {
+            spec.watchdog = Some(text.parse().map_err(word)?);
+        }
+        if let Some(text) = &self.panic {
+            spec.panic = text.parse().map_err(word)?;
+        }
         if let Some(text) = &self.platform {
             spec.platform = text.parse().map_err(word)?;
         }
@@ -233,17 +260,6 @@ fn word(error: TextError) -> Failure {
         error.to_string(),
         format!("choose one of them, such as {first}"),
     )
-}
-
-fn number(field: &str, text: &str, hint: &str) -> Result<u64, Failure> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if digits => Ok(number),
-        _ => Err(Failure::input(
-            format!("{field} {text:?} is not a whole number"),
-            hint,
-        )),
-    }
 }
 
 /// Seconds, with a fraction if the user likes, as milliseconds.

@@ -1,8 +1,8 @@
 use std::fs;
 
 use api::spec::{
-    ConsoleBackend, ConsoleDevice, DiskSpec, KernelFormat, KernelProtocol, KernelSpec, MachineSpec,
-    PlatformTables, SizeSpec,
+    BalloonSpec, ConsoleBackend, ConsoleDevice, DiskSpec, KernelFormat, KernelProtocol, KernelSpec,
+    MachineSpec, PanicAction, PlatformTables, SizeSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -36,7 +36,8 @@ fn no_flags_are_the_default_machine() {
 fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
-                 --disk /e,id=e --no-rng --platform mptable --console file:/log \
+                 --disk /e,id=e --no-rng --balloon size=64M,reporting --watchdog report \
+                 --panic report --platform mptable --console file:/log \
                  --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
     let expected = MachineSpec {
@@ -68,6 +69,13 @@ fn every_flag() {
             device: ConsoleDevice::Virtio,
         },
         rng: false,
+        balloon: Some(BalloonSpec {
+            size: Some(SizeSpec::Text("64M".into())),
+            reporting: true,
+            ..BalloonSpec::default()
+        }),
+        watchdog: Some(WatchdogAction::Report),
+        panic: PanicAction::Report,
         platform: PlatformTables::Mptable,
         stop_timeout_ms: 1500,
     };
@@ -187,6 +195,21 @@ fn values_that_make_no_sense() {
             "--disk /d,rw",
             "disk /d,rw: has the unknown option \"rw\"",
             "ro, id=NAME and format=raw|qcow2|cow",
+        ),
+        (
+            "--watchdog bite",
+            "watchdog \"bite\" is not one of reset, poweroff, report",
+            "reset",
+        ),
+        (
+            "--panic ignore",
+            "panic \"ignore\" is not one of end, report",
+            "end",
+        ),
+        (
+            "--balloon big",
+            "balloon big: has the unknown option \"big\"",
+            "size=SIZE",
         ),
         (
             "--stop-timeout soon",

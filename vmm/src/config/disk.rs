@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use api::spec::{DiskFormat, DiskSpec};
+use api::spec::{DiskFormat, MachineSpec};
 use arch::layout;
 
 use super::{ConfigError, Problem, check_path};
 
-/// Most disks that a user can give: every machine keeps slots for the console, the random
-/// numbers and the built-in guest's system image.
-pub(super) const MAX_DISKS: usize = layout::VIRTIO_MMIO_SLOTS - 3;
+/// Most disks of a machine without further devices: every machine keeps slots for the console,
+/// the random numbers and the built-in guest's system image.
+const MAX_DISKS: usize = layout::VIRTIO_MMIO_SLOTS - 3;
 
 /// A disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +52,11 @@ impl TryFrom<&str> for DiskId {
     }
 }
 
-pub(super) fn read_all(specs: &[DiskSpec]) -> Result<Vec<DiskConfig>, ConfigError> {
-    if specs.len() > MAX_DISKS {
-        let most = u64::try_from(MAX_DISKS).unwrap_or(u64::MAX);
+pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigError> {
+    let specs = &spec.disks;
+    let most = MAX_DISKS - usize::from(spec.balloon.is_some());
+    if specs.len() > most {
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
         let problem = Problem::TooMany {
             most,
             of: "a machine",

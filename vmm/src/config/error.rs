@@ -36,6 +36,11 @@ pub enum Problem {
         /// The most, in bytes.
         most: u64,
     },
+    /// More memory than the machine has.
+    BeyondMemory {
+        /// What it has, in bytes.
+        has: u64,
+    },
     /// More memory than the host has.
     BeyondHost {
         /// What the host has, in bytes.
@@ -116,6 +121,7 @@ impl std::fmt::Display for Problem {
                     Size(*most)
                 )
             }
+            Self::BeyondMemory { has } => write!(f, "more than the guest's {}", Size(*has)),
             Self::BeyondHost { has } => write!(f, "more than the {} of this host", Size(*has)),
             Self::FewHugepages { needed, free } => write!(
                 f,
@@ -145,6 +151,7 @@ impl Problem {
             Self::TooSmall { least } => format!("give {field} of at least {}", Size(*least)),
             Self::Uneven { page } => format!("round {field} to a multiple of {}", Size(*page)),
             Self::BeyondLimit { most } => format!("give {field} of at most {}", Size(*most)),
+            Self::BeyondMemory { has } => format!("give a {field} below {}", Size(*has)),
             Self::BeyondHost { has } => format!("give less {field} than {}", Size(*has)),
             Self::FewHugepages { needed, .. } => format!(
                 "reserve them, `sudo sysctl vm.nr_hugepages={needed}`, or leave hugepages out"

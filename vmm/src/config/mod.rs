@@ -1,6 +1,7 @@
 //! The validated machine: what a user asked for, with every value judged once. Pure: opens
 //! nothing and asks the host nothing (limits of the host are judged by [`crate::plan`]).
 
+mod balloon;
 mod disk;
 mod error;
 mod size;
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use api::spec::{
     ConsoleBackend, ConsoleDevice, KernelFormat, KernelProtocol, KernelSpec, MachineSpec,
-    PlatformTables,
+    PanicAction, PlatformTables, WatchdogAction,
 };
 
+pub use devices::virtio::balloon::Settings as BalloonSettings;
 pub use disk::{DiskConfig, DiskId};
 pub use error::{ConfigError, Problem};
 pub(crate) use size::HUGE_PAGE_BYTES;
@@ -64,6 +66,12 @@ pub struct Config {
     pub console_device: ConsoleDevice,
     /// Whether there is a virtio-rng.
     pub rng: bool,
+    /// The memory balloon.
+    pub balloon: Option<BalloonSettings>,
+    /// What the watchdog does, where there is one.
+    pub watchdog: Option<WatchdogAction>,
+    /// What follows a panic of the guest's kernel.
+    pub panic: PanicAction,
     /// Which tables describe the machine.
     pub platform: PlatformTables,
     /// How long a guest that was asked to stop may take.
@@ -137,10 +145,17 @@ impl TryFrom<&MachineSpec> for Config {
                 .as_ref()
                 .map_or_else(|| Size(memory.bytes()).to_string(), ToString::to_string),
             hugepages: spec.hugepages,
-            disks: disk::read_all(&spec.disks)?,
+            disks: disk::read_all(spec)?,
             console: spec.console.backend.clone(),
             console_device: spec.console.device,
             rng: spec.rng,
+            balloon: spec
+                .balloon
+                .as_ref()
+                .map(|spec| balloon::read(spec, memory.bytes()))
+                .transpose()?,
+            watchdog: spec.watchdog,
+            panic: spec.panic,
             platform: spec.platform,
             stop_timeout: stop_timeout(spec.stop_timeout_ms)?,
         })

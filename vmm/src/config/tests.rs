@@ -1,4 +1,4 @@
-use api::spec::{ConsoleSpec, DiskSpec, SizeSpec};
+use api::spec::{BalloonSpec, ConsoleSpec, DiskSpec, SizeSpec};
 
 use super::*;
 
@@ -256,6 +256,69 @@ fn disks() {
         3
     );
     assert!(Config::try_from(&with(|spec| spec.disks = vec![disk(None); 13])).is_ok());
+}
+
+#[test]
+fn balloons() {
+    let balloon = |size: &str, stats_seconds| {
+        let size = text(size);
+        with(|spec| {
+            spec.balloon = Some(BalloonSpec {
+                size,
+                stats_seconds,
+                ..BalloonSpec::default()
+            });
+        })
+    };
+    for (size, stats, error, remedy) in [
+        (
+            "128M",
+            0,
+            "balloon size 128M: more than the guest's 128 MiB",
+            "below 128 MiB",
+        ),
+        (
+            "1T",
+            0,
+            "balloon size 1T: more than the guest's 128 MiB",
+            "below 128 MiB",
+        ),
+        (
+            "5000",
+            0,
+            "balloon size 5000: not a multiple of 4 KiB",
+            "multiple of 4 KiB",
+        ),
+        (
+            "much",
+            0,
+            "balloon size much: not a whole number",
+            "such as 512M",
+        ),
+        (
+            "64M",
+            86_401,
+            "balloon stats 86401 s: longer than a day",
+            "at most a day",
+        ),
+    ] {
+        let (message, hint) = refuse(&balloon(size, stats));
+        assert!(message.starts_with(error), "{message}");
+        assert!(hint.contains(remedy), "{hint}");
+    }
+    let config = Config::try_from(&balloon("64M", 86_400)).unwrap();
+    let settings = config.balloon.unwrap();
+    assert_eq!(settings.target_bytes, 64 << 20);
+    assert_eq!(settings.memory_bytes, 128 << 20);
+    // It takes the place of a disk.
+    let mut full = balloon("64M", 0);
+    full.disks = vec![disk(None); 13];
+    assert_eq!(
+        refuse(&full).0,
+        "disks 13: more than 12, the most of a machine"
+    );
+    full.disks.pop();
+    assert!(Config::try_from(&full).is_ok());
 }
 
 #[test]

@@ -72,6 +72,10 @@ impl Stop {
             Event::Request(UserRequest::Quit) | Event::Deadline => Next::End(Ended::Killed),
             Event::Power(PowerEvent::PowerOff) => Next::End(Ended::PowerOff),
             Event::Power(PowerEvent::Reset) => Next::End(Ended::Reset(ResetCause::Asked)),
+            Event::Power(PowerEvent::Panicked) => Next::End(Ended::Reset(ResetCause::Panic)),
+            Event::Power(PowerEvent::WatchdogReset) => {
+                Next::End(Ended::Reset(ResetCause::Watchdog))
+            }
             Event::TripleFault => Next::End(Ended::Reset(ResetCause::TripleFault)),
         }
     }
@@ -94,6 +98,14 @@ mod tests {
             (
                 Event::Power(PowerEvent::Reset),
                 Ended::Reset(ResetCause::Asked),
+            ),
+            (
+                Event::Power(PowerEvent::Panicked),
+                Ended::Reset(ResetCause::Panic),
+            ),
+            (
+                Event::Power(PowerEvent::WatchdogReset),
+                Ended::Reset(ResetCause::Watchdog),
             ),
             (Event::TripleFault, Ended::Reset(ResetCause::TripleFault)),
         ];

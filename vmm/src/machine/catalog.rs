@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use api::spec::DiskFormat;
+use api::spec::{DiskFormat, PanicAction, WatchdogAction};
 use devices::bus::{AddressRange, BusBuilder, BusDevice};
 use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
-use devices::legacy::I8042;
 use devices::legacy::IoApic;
 use devices::legacy::Pm;
+use devices::legacy::{self, I8042, Pvpanic};
 use devices::legacy::{Serial, SerialInput};
 use devices::line::{Msi, Reporter};
 use devices::log::RateLimit;
 use devices::tty::{Terminal, UserRequest};
+use devices::virtio::balloon::{self, Balloon};
 use devices::virtio::blk::Block;
 use devices::virtio::console::{Console, ConsoleSource};
 use devices::virtio::rng::Rng;
@@ -158,8 +159,19 @@ impl<'a> Catalog<'a> {
                 self.attach("ioapic", device.at, ioapic);
                 Ok(())
             }
+            DeviceKind::Pvpanic(action) => {
+                let action = match action {
+                    PanicAction::End => legacy::PanicAction::End,
+                    PanicAction::Report => legacy::PanicAction::Report,
+                };
+                let port = Pvpanic::new(action, self.parts.power.clone());
+                self.attach("pvpanic", device.at, Arc::new(Mutex::new(port)));
+                Ok(())
+            }
+            DeviceKind::Watchdog(action) => self.watchdog(device, *action),
             DeviceKind::VirtioConsole => self.console(device),
             DeviceKind::VirtioRng => self.virtio("rng", device, Box::new(Rng::new())).map(drop),
+            DeviceKind::VirtioBalloon(settings) => self.balloon(device, *settings),
             DeviceKind::VirtioBlock(disk) => {
                 let block = self.block(disk)?;
                 self.virtio("block", device, Box::new(block)).map(drop)
@@ -212,6 +224,32 @@ impl<'a> Catalog<'a> {
         let handle = self.virtio("console", device, Box::new(console))?;
         self.console = Some(handle);
         Ok(())
+    }
+
+    fn watchdog(
+        &mut self,
+        device: &DeviceBlueprint,
+        action: WatchdogAction,
+    ) -> Result<(), MachineError> {
+        let action = match action {
+            WatchdogAction::Reset => legacy::WatchdogAction::Reset,
+            WatchdogAction::PowerOff => legacy::WatchdogAction::PowerOff,
+            WatchdogAction::Report => legacy::WatchdogAction::Report,
+        };
+        let (registers, timer) = legacy::watchdog(action, self.parts.power.clone())
+            .map_err(host("creating the watchdog's timer"))?;
+        self.io.add(Box::new(timer));
+        self.attach("watchdog", device.at, Arc::new(Mutex::new(registers)));
+        Ok(())
+    }
+
+    fn balloon(
+        &mut self,
+        device: &DeviceBlueprint,
+        settings: balloon::Settings,
+    ) -> Result<(), MachineError> {
+        let balloon = Balloon::new(settings).map_err(host("creating the balloon's timer"))?;
+        self.virtio("balloon", device, Box::new(balloon)).map(drop)
     }
 
     fn block(&mut self, disk: &DiskBlueprint) -> Result<Block, MachineError> {

@@ -63,6 +63,8 @@ pub enum ResetCause {
     Asked,
     /// Its kernel panicked.
     Panic,
+    /// It did not feed its watchdog.
+    Watchdog,
     /// Its CPU shut down for want of a handler: a triple fault.
     TripleFault,
 }

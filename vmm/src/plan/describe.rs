@@ -227,12 +227,37 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
             DiskSource::User { path, .. } => show(path),
         }),
         read_only: disk.map(|disk| disk.read_only),
+        options: options(&device.kind),
         thread: match &device.kind {
-            DeviceKind::I8042 | DeviceKind::PowerManagement | DeviceKind::IoApic { .. } => {
-                "vcpu-*".to_owned()
-            }
+            DeviceKind::I8042
+            | DeviceKind::PowerManagement
+            | DeviceKind::IoApic { .. }
+            | DeviceKind::Pvpanic(_) => "vcpu-*".to_owned(),
             _ => IO_THREAD.to_owned(),
         },
+    }
+}
+
+/// What was chosen for a device, in the words of the command line.
+fn options(kind: &DeviceKind) -> Vec<String> {
+    match kind {
+        DeviceKind::Pvpanic(action) => vec![action.to_string()],
+        DeviceKind::Watchdog(action) => vec![action.to_string()],
+        DeviceKind::VirtioBalloon(settings) => {
+            let words = [
+                (settings.deflate_on_oom, "deflate-on-oom"),
+                (settings.reporting, "reporting"),
+                (settings.hinting, "hinting"),
+            ];
+            let numbers = [
+                format!("size={}", settings.target_bytes),
+                format!("stats={}", settings.statistics_every.as_secs()),
+            ];
+            let words = words.into_iter().filter(|(chosen, _)| *chosen);
+            let words = words.map(|(_, word)| word.to_owned());
+            numbers.into_iter().chain(words).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -242,8 +267,11 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::I8042 => "i8042",
         DeviceKind::PowerManagement => "pm",
         DeviceKind::IoApic { .. } => "ioapic",
+        DeviceKind::Pvpanic(_) => "pvpanic",
+        DeviceKind::Watchdog(_) => "ib700",
         DeviceKind::VirtioConsole => "virtio-console",
         DeviceKind::VirtioRng => "virtio-rng",
+        DeviceKind::VirtioBalloon(_) => "virtio-balloon",
         DeviceKind::VirtioBlock(_) => "virtio-blk",
     }
 }

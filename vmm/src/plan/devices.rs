@@ -11,12 +11,16 @@ use crate::config::{Config, DiskConfig};
 pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
     let virtio_console = carries_console(config) == ConsoleDevice::Virtio;
     let mut devices = old_devices(!virtio_console);
+    devices.extend(guards(config));
     let mut virtio = Vec::new();
     if virtio_console {
         virtio.push(("console".to_owned(), DeviceKind::VirtioConsole));
     }
     if config.rng {
         virtio.push(("rng".to_owned(), DeviceKind::VirtioRng));
+    }
+    if let Some(settings) = config.balloon {
+        virtio.push(("balloon".to_owned(), DeviceKind::VirtioBalloon(settings)));
     }
     let system = config.kernel.is_none().then(system_disk);
     let user = config
@@ -105,6 +109,23 @@ fn old_devices(serial_console: bool) -> Vec<DeviceBlueprint> {
             None,
         ),
     ]
+}
+
+/// What tells of a guest that panics or hangs.
+fn guards(config: &Config) -> impl Iterator<Item = DeviceBlueprint> {
+    let device = |name: &str, kind, start, len| DeviceBlueprint {
+        name: name.into(),
+        kind,
+        at: Window::Ports { start, len },
+        line: None,
+    };
+    let panic = DeviceKind::Pvpanic(config.panic);
+    let panic = device("pvpanic", panic, layout::PVPANIC, 1);
+    let watchdog = config.watchdog.map(|action| {
+        let kind = DeviceKind::Watchdog(action);
+        device("watchdog", kind, layout::WATCHDOG, layout::WATCHDOG_PORTS)
+    });
+    std::iter::once(panic).chain(watchdog)
 }
 
 fn system_disk() -> DiskBlueprint {

@@ -1,7 +1,10 @@
 use std::fs;
 use std::path::Path;
 
-use api::spec::{ConsoleDevice, DiskSpec, KernelFormat, KernelSpec, MachineSpec, SizeSpec};
+use api::spec::{
+    BalloonSpec, ConsoleDevice, DiskSpec, KernelFormat, KernelSpec, MachineSpec, SizeSpec,
+    WatchdogAction,
+};
 
 use super::*;
 use crate::host::KvmCaps;
@@ -100,6 +103,14 @@ fn plans_are_golden() {
             backend: api::spec::ConsoleBackend::File("/log".into()),
             device: ConsoleDevice::Virtio,
         },
+        balloon: Some(BalloonSpec {
+            size: Some(SizeSpec::Text("1G".into())),
+            deflate_on_oom: true,
+            stats_seconds: 5,
+            reporting: true,
+            hinting: true,
+        }),
+        watchdog: Some(WatchdogAction::Reset),
         ..own_kernel()
     };
     let huge = MachineSpec {

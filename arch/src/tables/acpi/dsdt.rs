@@ -41,6 +41,7 @@ pub(super) fn dsdt(platform: &Platform) -> impl Aml {
     for (number, window) in (0_u8..).zip(&platform.virtio) {
         devices.push(virtio(number, window));
     }
+    devices.push(pvpanic());
     devices.push(power_button());
     devices.push(event_device());
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
@@ -100,6 +101,20 @@ fn memory(window: &VirtioMmio) -> Raw {
             ))
         }
     })
+}
+
+/// The port on which the kernel tells of its panic, as QEMU describes it; present and working.
+fn pvpanic() -> Raw {
+    const WORKS: u8 = 0xf;
+    let port = IO::new(layout::PVPANIC, layout::PVPANIC, 1, 1);
+    Raw(bytes_of(&Device::new(
+        "PEVT".into(),
+        vec![
+            &Name::new("_HID".into(), &"QEMU0001"),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port])),
+            &Name::new("_STA".into(), &WORKS),
+        ],
+    )))
 }
 
 fn power_button() -> Raw {

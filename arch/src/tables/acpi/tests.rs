@@ -122,6 +122,10 @@ fn the_dsdt_has_a_node_for_each_device() {
     }
     assert_eq!(count(&dsdt, b"ACPI0013"), 1);
     assert_eq!(count(&dsdt, b"COM1"), 1);
+    // I/O, decoded in 16 bits, at 0x505 and nowhere else, one port.
+    let panic_port = [0x47, 1, 5, 5, 5, 5, 1, 1];
+    assert_eq!(count(&dsdt, b"QEMU0001"), 1);
+    assert_eq!(count(&dsdt, &panic_port), 1);
     let silent = Platform {
         serial: false,
         ..platform(1, 0)

@@ -4,11 +4,11 @@
 //! behind it are only ever taken away: what the guest reads there afterwards is zeroes.
 
 mod pages;
+mod settings;
 mod statistics;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{
     BalloonCommand, Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress,
@@ -18,20 +18,14 @@ use crate::inspect::Report;
 use crate::ram::GuestRam;
 use crate::timer::Timer;
 use pages::{Given, PAGE_BYTES, Pages};
+use settings::{Role, roles};
 use statistics::{MOST_BYTES, Statistics};
 
-const DEVICE_ID: u32 = 5;
+pub use settings::{
+    F_DEFLATE_ON_OOM, F_FREE_PAGE_HINT, F_PAGE_POISON, F_PAGE_REPORTING, F_STATS_VQ, Settings,
+};
 
-/// The guest's statistics are asked for through a queue of their own (5.5.3).
-pub const F_STATS_VQ: u64 = 1 << 1;
-/// The guest may take pages back by itself when it runs out of memory.
-pub const F_DEFLATE_ON_OOM: u64 = 1 << 2;
-/// The guest tells of its free pages when it is asked to.
-pub const F_FREE_PAGE_HINT: u64 = 1 << 3;
-/// The guest says what it fills free pages with.
-pub const F_PAGE_POISON: u64 = 1 << 4;
-/// The guest tells of its free pages all the time.
-pub const F_PAGE_REPORTING: u64 = 1 << 5;
+const DEVICE_ID: u32 = 5;
 
 /// Offsets in the configuration (5.5.4): pages wanted, pages given up, the hinting command, what
 /// free pages are filled with.
@@ -60,94 +54,6 @@ const CHAINS_A_TURN: usize = 64;
 
 /// The event of the statistics timer.
 const TICK: u32 = 0;
-
-/// What a balloon is to be.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Settings {
-    /// The guest's memory.
-    pub memory_bytes: u64,
-    /// How much of it the guest is to give up to begin with, whole pages of 4 KiB.
-    pub target_bytes: u64,
-    /// Whether the guest may take it back when it runs out of memory.
-    pub deflate_on_oom: bool,
-    /// How often the guest is asked for its statistics; zero for never.
-    pub statistics_every: Duration,
-    /// Whether the guest reports free pages all the time.
-    pub reporting: bool,
-    /// Whether it can be asked for its free pages.
-    pub hinting: bool,
-}
-
-impl Settings {
-    /// The largest sizes of the queues of such a balloon.
-    pub fn queue_sizes(&self) -> Vec<u16> {
-        let all = [128, 128, 16, 128, 64];
-        let count = match (self.reporting, self.hinting) {
-            (true, _) => 5,
-            (false, true) => 4,
-            (false, false) => 3,
-        };
-        all.into_iter().take(count).collect()
-    }
-
-    /// Statistics are always offered, and hinting with reporting: drivers (Linux 6.1 is one)
-    /// count only the queues that they use, the specification counts all that there could be,
-    /// and so both come to the same numbers.
-    fn features(&self) -> u64 {
-        let hinting = F_FREE_PAGE_HINT | F_PAGE_POISON;
-        let mut features = F_STATS_VQ;
-        if self.deflate_on_oom {
-            features |= F_DEFLATE_ON_OOM;
-        }
-        if self.hinting || self.reporting {
-            features |= hinting;
-        }
-        if self.reporting {
-            features |= F_PAGE_REPORTING;
-        }
-        features
-    }
-}
-
-/// What a queue is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Role {
-    Inflate,
-    Deflate,
-    Statistics,
-    Hints,
-    Reports,
-}
-
-/// The roles in the order of their queues (5.5.2), each with the feature that it comes with.
-const ROLES: [(Role, u64); 5] = [
-    (Role::Inflate, 0),
-    (Role::Deflate, 0),
-    (Role::Statistics, F_STATS_VQ),
-    (Role::Hints, F_FREE_PAGE_HINT),
-    (Role::Reports, F_PAGE_REPORTING),
-];
-
-/// What each queue of a driver that accepted `features` is for. A driver that set up fewer queues
-/// than the last of its numbers by the specification counts only those that it uses.
-fn roles(features: u64, set_up: &[bool]) -> [Option<Role>; 5] {
-    let used = |(_, feature): &&(Role, u64)| features & feature == *feature;
-    let missing = |(queue, (_, feature)): (usize, &(Role, u64))| {
-        features & feature == *feature && !set_up.get(queue).copied().unwrap_or_default()
-    };
-    let by_specification = !ROLES.iter().enumerate().any(missing);
-    let mut roles = [None; 5];
-    if by_specification {
-        for (place, role) in roles.iter_mut().zip(&ROLES) {
-            *place = Some(role).filter(used).map(|(role, _)| *role);
-        }
-    } else {
-        for (place, (role, _)) in roles.iter_mut().zip(ROLES.iter().filter(used)) {
-            *place = Some(*role);
-        }
-    }
-    roles
-}
 
 /// A queue with the request that the last turn did not get to the end of.
 #[derive(Debug)]
@@ -622,6 +528,8 @@ impl VirtioDevice for Balloon {
             .with("started", self.running.is_some())
             .with("target_pages", target / PAGE_BYTES)
             .with("actual_pages", actual / PAGE_BYTES)
+            .with("target_bytes", target)
+            .with("actual_bytes", actual)
             .with("target_mib", target >> 20)
             .with("actual_mib", actual >> 20)
             .with("deflate_on_oom", self.settings.deflate_on_oom)

@@ -1,5 +1,7 @@
 //! The balloon against its driver (virtio 1.2, 5.5).
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -337,50 +339,6 @@ fn hints_belong_to_a_command() {
         command(&mut driver, BalloonCommand::StopHinting),
         Err(CommandError::NoDriver)
     ));
-}
-
-/// Drivers number their queues by the specification, or count only those that they use.
-#[test]
-fn queues_are_found_by_either_count() {
-    use Role::{Deflate, Hints, Inflate, Reports, Statistics};
-    let all = F_STATS_VQ | F_FREE_PAGE_HINT | F_PAGE_REPORTING;
-    let both = [Some(Inflate), Some(Deflate)];
-    for (features, set_up, rest) in [
-        (
-            all,
-            [true; 5],
-            [Some(Statistics), Some(Hints), Some(Reports)],
-        ),
-        (0, [true, true, false, false, false], [None; 3]),
-        (0, [true; 5], [None; 3]),
-        (
-            F_PAGE_REPORTING,
-            [true, true, false, false, true],
-            [None, None, Some(Reports)],
-        ),
-        (
-            F_PAGE_REPORTING,
-            [true, true, true, false, false],
-            [Some(Reports), None, None],
-        ),
-        (
-            F_PAGE_REPORTING | F_STATS_VQ,
-            [true, true, true, true, false],
-            [Some(Statistics), Some(Reports), None],
-        ),
-        (
-            F_FREE_PAGE_HINT,
-            [true, true, true, false, false],
-            [Some(Hints), None, None],
-        ),
-    ] {
-        let expected = [&both[..], &rest[..]].concat();
-        assert_eq!(
-            roles(features, &set_up)[..],
-            expected,
-            "{features:#x} {set_up:?}"
-        );
-    }
 }
 
 #[test]

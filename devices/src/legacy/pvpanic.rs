@@ -1,0 +1,133 @@
+//! The port on which a guest's kernel tells of its panic (QEMU's pvpanic).
+//!
+//! Attach it at port 0x505, one port long. Reading gives the events that are understood, writing
+//! tells of them:
+//!
+//! | bit | event |
+//! |---|---|
+//! | 0 | the kernel panicked and does nothing about it |
+//! | 1 | the kernel panicked and starts its crash kernel, which the machine has to live for |
+
+use crate::bus::{BadAccess, BusDevice, Width};
+use crate::inspect::Report;
+use crate::line::{PowerEvent, PowerLine};
+use crate::log::RateLimit;
+
+const PANICKED: u64 = 1 << 0;
+const CRASH_LOADED: u64 = 1 << 1;
+
+/// What happens when the guest's kernel tells of a panic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PanicAction {
+    /// The machine ends at once.
+    End,
+    /// It is logged and counted, and the kernel does what it was told to do in a panic.
+    Report,
+}
+
+/// The port.
+#[derive(Debug)]
+pub struct Pvpanic {
+    action: PanicAction,
+    power: PowerLine,
+    limit: RateLimit,
+    panics: u64,
+    crashes: u64,
+    unknown: u64,
+}
+
+impl Pvpanic {
+    /// A port that reports ends on `power`.
+    pub fn new(action: PanicAction, power: PowerLine) -> Self {
+        Self {
+            action,
+            power,
+            limit: RateLimit::new(),
+            panics: 0,
+            crashes: 0,
+            unknown: 0,
+        }
+    }
+
+    /// What it is and did.
+    pub fn inspect(&self) -> Report {
+        Report::new()
+            .with("kind", "pvpanic")
+            .with("panics", self.panics)
+            .with("crash_kernels", self.crashes)
+            .with("unknown_events", self.unknown)
+    }
+}
+
+impl BusDevice for Pvpanic {
+    fn read(&mut self, _offset: u64, width: Width) -> Result<u64, BadAccess> {
+        match width {
+            Width::Byte => Ok(PANICKED | CRASH_LOADED),
+            _ => Err(BadAccess),
+        }
+    }
+
+    fn write(&mut self, _offset: u64, width: Width, value: u64) -> Result<(), BadAccess> {
+        if width != Width::Byte {
+            return Err(BadAccess);
+        }
+        if value & !(PANICKED | CRASH_LOADED) != 0 {
+            self.unknown = self.unknown.saturating_add(1);
+            self.limit
+                .debug(format_args!("pvpanic: unknown events {value:#x} ignored"));
+        }
+        if value & CRASH_LOADED != 0 {
+            self.crashes = self.crashes.saturating_add(1);
+            self.limit.warn(format_args!(
+                "pvpanic: the guest's kernel panicked and starts its crash kernel"
+            ));
+        }
+        if value & PANICKED != 0 {
+            self.panics = self.panics.saturating_add(1);
+            self.limit
+                .warn(format_args!("pvpanic: the guest's kernel panicked"));
+            if self.action == PanicAction::End {
+                self.power.report(PowerEvent::Panicked);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::Value;
+    use crate::line::power_line;
+
+    #[test]
+    fn only_a_panic_without_a_crash_kernel_ends_the_machine() {
+        for action in [PanicAction::End, PanicAction::Report] {
+            let (power, events) = power_line().unwrap();
+            let mut port = Pvpanic::new(action, power);
+            assert_eq!(port.read(0, Width::Byte), Ok(3));
+            for value in 0..=255_u64 {
+                port.write(0, Width::Byte, value).unwrap();
+                let ends = value & 1 != 0 && action == PanicAction::End;
+                assert_eq!(
+                    events.take(),
+                    ends.then_some(PowerEvent::Panicked),
+                    "{value}"
+                );
+            }
+            let report = port.inspect();
+            for (name, count) in [
+                ("panics", 128),
+                ("crash_kernels", 128),
+                ("unknown_events", 252),
+            ] {
+                assert_eq!(report.find(name), Some(&Value::Number(count)), "{name}");
+            }
+            for width in [Width::Word, Width::Dword, Width::Qword] {
+                assert_eq!(port.read(0, width), Err(BadAccess));
+                assert_eq!(port.write(0, width, 1), Err(BadAccess));
+            }
+            assert_eq!(events.take(), None);
+        }
+    }
+}
