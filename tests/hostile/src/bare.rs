@@ -6,35 +6,56 @@ use std::time::Duration;
 
 use crate::access::{self, Region};
 use crate::lower::{Act, Look, World, lower};
-use crate::step::Row;
+use crate::step::{At, Row, Step};
 
 /// How long the device may take for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it gets for what must not happen.
 const QUIET: Duration = Duration::from_millis(2);
 
+/// A longer row takes a machine too long.
+const MOST_ACTS: usize = 2000;
+
 /// The row as a program's steps. None when it needs the host, the configuration space of PCI, or
-/// memory that a machine does not have.
+/// the memory right before the hole, where the program itself is, and when it is very long.
 #[must_use]
 pub fn program(row: &Row, world: World) -> Option<Vec<Op>> {
     let acts = lower(row, world);
+    if acts.len() > MOST_ACTS || row.steps.iter().any(reaches_the_end) {
+        return None;
+    }
     let ops = acts.into_iter().map(|lowered| op(lowered.act, world));
     let ops: Option<Vec<_>> = ops.collect();
     Some(ops?.into_iter().flatten().collect())
 }
 
+/// Whether a device that follows the step could touch the memory right before the hole.
+fn reaches_the_end(step: &Step) -> bool {
+    let before = |at: At| matches!(at, At::Hole(..0));
+    match step {
+        Step::Descriptor { at, .. } => before(*at),
+        Step::Indirect { table, at, .. } => before(*table) || before(*at),
+        Step::Queue {
+            descriptors,
+            available,
+            used,
+            ..
+        } => [*descriptors, *available, *used].into_iter().any(before),
+        Step::Memory(at, _) | Step::Fill(at, ..) | Step::ExpectMemory(at, _) => before(*at),
+        _ => false,
+    }
+}
+
 /// One access: none if it cannot be made, or is not to be.
 fn op(act: Act, world: World) -> Option<Option<Op>> {
-    // Memory right before the hole is the program's own.
-    let ours = |at: u64| at < world.hole.saturating_sub(0x10_0000);
     let op = match act {
         Act::Write(region, offset, width, value) => {
             Op::Write(place(region, offset, world)?, of(width), value)
         }
         Act::See(look) => Op::Expect(check(&look, world)?),
         Act::Await(look) => Op::Until(check(&look, world)?, PATIENCE),
-        Act::Copy(at, bytes) if ours(at) => Op::Copy(at, bytes),
-        Act::Fill(at, len, byte) if ours(at) => Op::Fill { at, len, byte },
+        Act::Copy(at, bytes) => Op::Copy(at, bytes),
+        Act::Fill(at, len, byte) => Op::Fill { at, len, byte },
         Act::Compare(at, bytes) => Op::Compare(at, bytes),
         Act::AwaitMemory(at, value) => {
             let check = Check {
@@ -48,7 +69,7 @@ fn op(act: Act, world: World) -> Option<Option<Op>> {
         Act::Settle => Op::Pause(QUIET),
         // The guest takes no interrupts.
         Act::Interrupt(_) | Act::Reviving => return Some(None),
-        Act::Host(_) | Act::Copy(..) | Act::Fill(..) => return None,
+        Act::Host(_) => return None,
     };
     Some(Some(op))
 }

@@ -312,6 +312,7 @@ impl Lowering {
     }
 
     fn features(&mut self, features: u64) {
+        self.vector(0x10, 0);
         for page in 0..2_u32 {
             let part = features >> (32 * page) & 0xffff_ffff;
             self.write(Register::DriverFeatureSelect, page);
@@ -339,7 +340,6 @@ impl Lowering {
         self.features(features);
         self.write(Register::Status, AGREED);
         self.see(Register::Status, AGREED);
-        self.vector(0x10, 0);
         (0..self.subject.queues).for_each(|queue| self.ring(queue));
         self.write(Register::Status, RUNNING);
         self.act(Act::Settle);
@@ -352,7 +352,6 @@ impl Lowering {
         let [descriptors, available, used] = [0, 0x1000, 0x2000].map(|part| At::Memory(at + part));
         self.act(Act::Fill(self.world.base + at, RING_BYTES, 0));
         self.describe(queue, RING_SIZE.into(), [descriptors, available, used]);
-        self.vector(0x1a, queue + 1);
         self.write(Register::QueueEnable, 1);
         self.see(Register::QueueEnable, 1);
     }
@@ -373,6 +372,9 @@ impl Lowering {
         let [descriptors, available, used] = areas.map(|at| self.world.address(at));
         self.write(Register::QueueSelect, queue.into());
         self.write(Register::QueueSize, size);
+        if queue < self.subject.queues {
+            self.vector(0x1a, queue + 1);
+        }
         for (low, high, address) in [
             (
                 Register::DescriptorsLow,
@@ -453,6 +455,8 @@ impl Lowering {
     }
 
     fn reasons(&mut self, reasons: u32) {
+        // What the driver has seen may be ahead of its reason.
+        self.act(Act::Settle);
         let (region, offset, width) = match self.world.transport {
             Transport::Mmio => (Region::Window, 0x60, Width::Dword),
             Transport::Pci => (Region::Isr, 0, Width::Byte),

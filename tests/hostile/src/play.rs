@@ -125,6 +125,7 @@ fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
             }
         }
         Act::Host(act) => {
+            settle(bench)?;
             act(host);
             settle(bench)?;
         }

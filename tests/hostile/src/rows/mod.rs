@@ -1,7 +1,9 @@
 //! The table.
 
-use crate::step::{At, BUFFERS, Row, Step};
+use crate::access::Transport;
+use crate::step::{At, BUFFERS, Row, Step, Subject};
 
+pub mod held;
 pub mod ring;
 pub mod subjects;
 
@@ -21,7 +23,53 @@ pub const F_VERSION_1: u64 = 1 << 32;
 /// All rows.
 #[must_use]
 pub fn all() -> Vec<Row> {
-    ring::rows()
+    [ring::rows(), held::rows()].concat()
+}
+
+/// A list of rows that is being written. Rows are numbered as they come: new ones go to the end.
+#[derive(Debug)]
+pub struct List {
+    prefix: &'static str,
+    only: Option<Transport>,
+    rows: Vec<Row>,
+}
+
+impl List {
+    /// An empty list; ids are the prefix and a number.
+    #[must_use]
+    pub fn new(prefix: &'static str) -> List {
+        List {
+            prefix,
+            only: None,
+            rows: Vec::new(),
+        }
+    }
+
+    /// What follows is for this transport only, or for all.
+    pub fn only(&mut self, transport: impl Into<Option<Transport>>) {
+        self.only = transport.into();
+    }
+
+    /// Adds a row.
+    pub fn add(
+        &mut self,
+        subject: &'static Subject,
+        spec: &'static str,
+        about: impl Into<String>,
+        steps: impl IntoIterator<Item = Vec<Step>>,
+    ) {
+        let id = format!("{}-{:03}", self.prefix, self.rows.len() + 1);
+        let steps = steps.into_iter().flatten().collect();
+        let mut row = Row::new(id, subject, spec, about, steps);
+        row.only = self.only;
+        self.rows.push(row);
+    }
+
+    /// The rows.
+    #[must_use]
+    pub fn rows(self) -> Vec<Row> {
+        self.rows
+    }
 }
 
 /// The disk behind the subject `block`: 64 sectors, each of them full of its number plus one.
@@ -34,6 +82,73 @@ pub fn disk_image() -> Vec<u8> {
 #[must_use]
 pub fn buffer(offset: u64) -> At {
     At::Memory(BUFFERS + offset)
+}
+
+/// A good start with these features beside the one that every driver accepts.
+#[must_use]
+pub fn start(features: u64) -> Vec<Step> {
+    vec![Step::Start(F_VERSION_1 | features)]
+}
+
+/// A descriptor of queue 0.
+#[must_use]
+pub fn d(index: u16, at: At, len: u32, flags: u16, next: u16) -> Step {
+    Step::Descriptor {
+        queue: 0,
+        index,
+        at,
+        len,
+        flags,
+        next,
+    }
+}
+
+/// A descriptor of a table anywhere.
+#[must_use]
+pub fn t(table: At, index: u16, at: At, len: u32, flags: u16, next: u16) -> Step {
+    Step::Indirect {
+        table,
+        index,
+        at,
+        len,
+        flags,
+        next,
+    }
+}
+
+/// Hands a chain of queue 0 over and rings.
+#[must_use]
+pub fn go(head: u16) -> Vec<Step> {
+    vec![Step::Publish(0, head), Step::Kick(0)]
+}
+
+/// These came back on queue 0.
+#[must_use]
+pub fn used(entries: &[(u16, u32)]) -> Vec<Step> {
+    vec![Step::ExpectUsed(0, entries.to_vec())]
+}
+
+/// The device is out of service: it says so once, gives nothing back, and stays so until it is
+/// reset, which mends it.
+#[must_use]
+pub fn latched() -> Vec<Step> {
+    vec![
+        Step::ExpectNeedsReset,
+        Step::ExpectReasons(2),
+        Step::ExpectInterrupt(true),
+        Step::ExpectUsed(0, vec![]),
+        Step::Kick(0),
+        Step::ExpectUsed(0, vec![]),
+        Step::ExpectReasons(0),
+        Step::ExpectInterrupt(false),
+        Step::Revive,
+    ]
+}
+
+/// The device works on as if nothing had been.
+#[must_use]
+pub fn revive() -> Vec<Step> {
+    vec![Step::Revive]
 }
 
 /// A piece of a request: where, how long, and whether the device writes it.
@@ -68,10 +183,4 @@ pub fn request(queue: u16, head: u16, pieces: &[Piece]) -> Vec<Step> {
     steps.push(Step::Publish(queue, head));
     steps.push(Step::Kick(queue.into()));
     steps
-}
-
-/// One list of steps after the other.
-#[must_use]
-pub fn join(parts: impl IntoIterator<Item = Vec<Step>>) -> Vec<Step> {
-    parts.into_iter().flatten().collect()
 }
