@@ -6,6 +6,7 @@ use crate::step::{At, BUFFERS, Row, Step, Subject};
 pub mod held;
 pub mod ring;
 pub mod subjects;
+pub mod transport;
 
 /// Descriptor flag: another descriptor follows.
 pub const NEXT: u16 = 1;
@@ -23,7 +24,7 @@ pub const F_VERSION_1: u64 = 1 << 32;
 /// All rows.
 #[must_use]
 pub fn all() -> Vec<Row> {
-    [ring::rows(), held::rows()].concat()
+    [ring::rows(), held::rows(), transport::rows()].concat()
 }
 
 /// A list of rows that is being written. Rows are numbered as they come: new ones go to the end.
