@@ -278,7 +278,8 @@ pub struct Subject {
     /// A request that must succeed once the device has started, on rings that were not used.
     pub good: fn() -> Vec<Step>,
     /// Arguments that give the program such a device as the first of its machine, and no other.
-    /// None: not on a machine. `{disk}` stands for a file of [`disk_image`](crate::rows::disk_image).
+    /// None: not on a machine. `{disk}` stands for a file of
+    /// [`disk_image`](crate::rows::disk_image).
     pub boot: Option<&'static [&'static str]>,
 }
 

@@ -184,19 +184,19 @@ impl VirtioDevice for Holder {
 
 fn all() -> Vec<Step> {
     vec![Step::Host("all is given back", |host| {
-        order(host, Order::All)
+        order(host, Order::All);
     })]
 }
 
 fn one() -> Vec<Step> {
     vec![Step::Host("the oldest is given back", |host| {
-        order(host, Order::One)
+        order(host, Order::One);
     })]
 }
 
 fn backwards() -> Vec<Step> {
     vec![Step::Host("all is given back, the latest first", |host| {
-        order(host, Order::Backwards)
+        order(host, Order::Backwards);
     })]
 }
 
@@ -396,7 +396,7 @@ fn completions(list: &mut List) {
             start(0),
             ask(4),
             vec![Step::Host("too much is said", |host| {
-                order(host, Order::TooMuch)
+                order(host, Order::TooMuch);
             })],
             used(&[(4, 8)]),
             revive(),
@@ -450,7 +450,7 @@ fn completions(list: &mut List) {
             start(0),
             ask(0),
             vec![Step::Host("all is given back silently", |host| {
-                order(host, Order::Silently)
+                order(host, Order::Silently);
             })],
             used(&[(0, 8)]),
             vec![Step::ExpectInterrupt(false)],
@@ -516,7 +516,7 @@ fn resets(list: &mut List) {
             reset(),
             ring,
             vec![Step::Host("the old one ends", |host| {
-                order(host, Order::Silently)
+                order(host, Order::Silently);
             })],
             vec![Step::ExpectUsedCount(0, 0)],
             revive(),

@@ -843,7 +843,7 @@ fn bad_tables(list: &mut List) {
             "a loop through a whole table",
             [
                 vec![refer(at, 256)],
-                too_many.iter().map(|step| step.clone()).collect(),
+                too_many.to_vec(),
                 vec![t(at, 15, buffer(0), 1, WRITE | NEXT, 0)],
             ]
             .concat(),
@@ -1235,10 +1235,23 @@ fn indices(list: &mut List) {
         [start(0), prepare.clone(), rounds(4098), revive()],
     );
     let event = vec![Step::UsedEvent(0, 3)];
-    list.add(&RNG, "2.7.7.2", "with event indices both indices over 65536: the named request brings one interrupt each time round", [
-        start(F_EVENT_IDX), prepare, event, rounds(1), vec![Step::ExpectInterrupt(true)],
-        rounds(4095), vec![Step::ExpectInterrupt(false)], rounds(1), vec![Step::ExpectInterrupt(true)], revive(),
-    ]);
+    list.add(
+        &RNG,
+        "2.7.7.2",
+        "named requests and event indices over 65536: one interrupt each time round",
+        [
+            start(F_EVENT_IDX),
+            prepare,
+            event,
+            rounds(1),
+            vec![Step::ExpectInterrupt(true)],
+            rounds(4095),
+            vec![Step::ExpectInterrupt(false)],
+            rounds(1),
+            vec![Step::ExpectInterrupt(true)],
+            revive(),
+        ],
+    );
     let one: Vec<_> = (0..20)
         .flat_map(|_| [request(0, 7, &[(buffer(0), 3, true)]), used(&[(7, 3)])].concat())
         .collect();

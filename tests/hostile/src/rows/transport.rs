@@ -1311,7 +1311,7 @@ fn resets(list: &mut List) {
         ],
     );
     add(
-        "a doorbell after a reset, and the same rings handed over again: the request of before is answered once",
+        "a request of before a reset in the same rings, handed over again, is answered once",
         vec![
             start(0),
             chain(0, 0, &[(buffer(0), 8, true)]),
