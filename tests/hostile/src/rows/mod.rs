@@ -3,7 +3,9 @@
 use crate::access::Transport;
 use crate::step::{At, BUFFERS, Row, Step, Subject};
 
+pub mod block;
 pub mod held;
+pub mod registers;
 pub mod ring;
 pub mod subjects;
 pub mod transport;
@@ -24,7 +26,14 @@ pub const F_VERSION_1: u64 = 1 << 32;
 /// All rows.
 #[must_use]
 pub fn all() -> Vec<Row> {
-    [ring::rows(), held::rows(), transport::rows()].concat()
+    [
+        ring::rows(),
+        held::rows(),
+        transport::rows(),
+        registers::rows(),
+        block::rows(),
+    ]
+    .concat()
 }
 
 /// A list of rows that is being written. Rows are numbered as they come: new ones go to the end.

@@ -40,6 +40,31 @@ pub static BLOCK: Subject = Subject {
     boot: Some(&["--no-rng", "--disk", "{disk}"]),
 };
 
+/// The same disk, for rows that change it: what a machine's disk holds is not theirs to spoil.
+pub static BLOCK_WRITTEN: Subject = Subject {
+    name: "block-written",
+    queues: 1,
+    features: F_VERSION_1 | F_INDIRECT | F_EVENT_IDX,
+    make: BLOCK.make,
+    good: || {
+        let (header, status) = (buffer(0xf000), buffer(0xf100));
+        let data = buffer(0xf200);
+        let pieces = [(header, 16, false), (data, 512, false), (status, 1, true)];
+        let mut steps = vec![
+            Step::Memory(header, block_header(1, 3)),
+            Step::Memory(status, vec![0xee]),
+            Step::Fill(data, 512, 4),
+        ];
+        steps.extend(request(0, 3, &pieces));
+        steps.push(Step::ExpectUsed(0, vec![(3, 1)]));
+        steps.push(Step::ExpectMemory(status, vec![0]));
+        steps.push(Step::Fill(data, 512, 0));
+        steps.extend(read_sector_3());
+        steps
+    },
+    boot: None,
+};
+
 /// The same disk, read-only.
 pub static BLOCK_READ_ONLY: Subject = Subject {
     name: "block-ro",
