@@ -84,6 +84,7 @@ impl Input<'_> {
                 PlatformTables::Both,
             ][pick(self.platform, 4)],
             stop_timeout_ms: self.stop_timeout_ms.unwrap_or(10_000),
+            ..MachineSpec::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the fuzz targets share: images that watch how they are read, and what must always hold.
 
+pub mod device;
 pub mod image;
 
 use std::cell::Cell;

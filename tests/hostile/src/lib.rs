@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+#[cfg(feature = "bare")]
 pub mod bare;
 pub mod bench;
 pub mod lower;
 pub mod play;
 pub mod rows;
+pub mod script;
 pub mod step;
 
 pub use access::{Region, Transport};

@@ -118,6 +118,22 @@ pub fn lower(row: &Row, world: World) -> Vec<Lowered> {
     lowering.acts
 }
 
+/// What steps mean by themselves, after whatever was before.
+pub fn steps(subject: &'static Subject, steps: &[Step], world: World, take: &mut dyn FnMut(Act)) {
+    let mut lowering = Lowering {
+        world,
+        subject,
+        queues: BTreeMap::new(),
+        acts: Vec::new(),
+        step: 0,
+    };
+    steps.iter().for_each(|step| lowering.step(step));
+    lowering
+        .acts
+        .into_iter()
+        .for_each(|lowered| take(lowered.act));
+}
+
 /// What the driver knows of a queue.
 #[derive(Clone, Copy, Debug)]
 struct Queue {

@@ -68,9 +68,13 @@ fn run(row: &Row, transport: Transport, reviving: &mut bool) -> Result<(), Probl
     Ok(())
 }
 
-struct Wrong {
-    what: String,
-    spins: bool,
+/// What is not as it should be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wrong {
+    /// In words.
+    pub what: String,
+    /// Whether the device does not come to rest.
+    pub spins: bool,
 }
 
 impl From<String> for Wrong {
@@ -80,7 +84,7 @@ impl From<String> for Wrong {
     }
 }
 
-fn settle(bench: &mut Bench) -> Result<(), Wrong> {
+pub(crate) fn settle(bench: &mut Bench) -> Result<(), Wrong> {
     if bench.settle() {
         return Ok(());
     }
@@ -90,7 +94,7 @@ fn settle(bench: &mut Bench) -> Result<(), Wrong> {
     })
 }
 
-fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
+pub(crate) fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
     match act {
         Act::Write(region, offset, width, value) => {
             bench.write(*region, *offset, *width, *value);
@@ -105,9 +109,12 @@ fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
             done.map_err(|error| format!("the row is wrong: {error}"))?;
         }
         Act::Fill(at, len, byte) => {
-            let bytes = vec![*byte; usize::try_from(*len).expect("small")];
-            let done = bench.ram.write_bytes(*at, &bytes);
-            done.map_err(|error| format!("the row is wrong: {error}"))?;
+            let done = fill(*at, *len, *byte, |at, bytes| {
+                bench.ram.write_bytes(at, bytes).is_ok()
+            });
+            if !done {
+                return Err(format!("the row is wrong: no memory at {at:#x}").into());
+            }
         }
         Act::Compare(at, bytes) => compare(bench, *at, bytes)?,
         Act::AwaitMemory(at, value) => {
@@ -132,6 +139,16 @@ fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
         Act::Reviving => {}
     }
     Ok(())
+}
+
+/// Gives `len` bytes at `at` to `write`, piece by piece: whether it took all.
+pub(crate) fn fill(at: u64, len: u64, byte: u8, mut write: impl FnMut(u64, &[u8]) -> bool) -> bool {
+    let piece = [byte; 4096];
+    (0..len).step_by(piece.len()).all(|offset| {
+        let rest = usize::try_from(len - offset).unwrap_or(usize::MAX);
+        let piece = piece.get(..rest).unwrap_or(&piece);
+        write(at.wrapping_add(offset), piece)
+    })
 }
 
 fn see(bench: &mut Bench, look: &Look) -> Result<(), Wrong> {

@@ -553,7 +553,12 @@ fn statuses(list: &mut List) {
         )],
         revive(),
     ];
-    list.add(&BLOCK, spec, "a read without a buffer for the status: its last byte is the status, and 511 bytes are no sector", parts);
+    list.add(
+        &BLOCK,
+        spec,
+        "a read without a buffer for the status: its last byte is taken for it",
+        parts,
+    );
     let parts = [
         start(ALL),
         memory(),
