@@ -30,7 +30,7 @@ fn main() -> io::Result<()> {
                 _ => is_block.then_some(0),
             };
             let seed: Vec<u8> = kind.into_iter().chain(script).collect();
-            fs::write(folder.join(&row.id), seed)?;
+            fs::write(folder.join(format!("row-{}", row.id)), seed)?;
         }
     }
     Ok(())
