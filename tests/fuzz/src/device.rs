@@ -36,8 +36,7 @@ pub fn ram() -> GuestRam {
 pub fn play(subject: &'static Subject, transport: Transport, data: &[u8], scope: Scope) {
     let ram = ram();
     crate::bounded(MOST_BYTES, || {
-        let fixture = (subject.make)();
-        let mut bench = Bench::on(ram, transport, fixture.device);
+        let mut bench = Bench::on(ram, transport, (subject.make)());
         if scope == Scope::Requests {
             script::start(&mut bench, subject, subject.features).expect("a good start");
         }

@@ -9,13 +9,12 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let folder = env::args_os().nth(1);
     let folder = folder.ok_or_else(|| io::Error::other("which folder?"))?;
-    let rng = || (subjects::RNG.make)().device;
     for (target, transport) in [
         ("transport_mmio", Transport::Mmio),
         ("transport_pci", Transport::Pci),
         ("virtio_blk", Transport::Mmio),
     ] {
-        let bench = Bench::new(transport, rng());
+        let bench = Bench::new(transport, (subjects::RNG.make)());
         let folder = Path::new(&folder).join(target);
         fs::create_dir_all(&folder)?;
         for row in rows::all() {

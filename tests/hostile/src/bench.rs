@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::access::{self, Region, Transport};
 use crate::lower::World;
+use crate::step::{Fixture, Host};
 
 /// Where the windows of devices are.
 pub const WINDOW: u64 = 0xd000_0000;
@@ -32,8 +33,8 @@ enum Registers {
 pub struct Bench {
     /// Guest memory, see [`small_ram`].
     pub ram: GuestRam,
-    /// The host's way to the device.
-    pub handle: SlotHandle,
+    /// The host's side of the device.
+    pub host: Host,
     registers: Registers,
     slot: Arc<Mutex<DeviceSlot>>,
     lines: Vec<IrqLine>,
@@ -45,17 +46,20 @@ impl Bench {
     /// # Panics
     /// When the process has no file descriptor left.
     #[must_use]
-    pub fn on(ram: GuestRam, transport: Transport, device: Box<dyn VirtioDevice>) -> Bench {
-        match transport {
+    pub fn on(ram: GuestRam, transport: Transport, fixture: Fixture) -> Bench {
+        let Fixture { device, backend } = fixture;
+        let mut bench = match transport {
             Transport::Mmio => Bench::mmio(ram, device),
             Transport::Pci => Bench::pci(ram, device),
-        }
+        };
+        bench.host.backend = backend;
+        bench
     }
 
     /// The same in memory of its own.
     #[must_use]
-    pub fn new(transport: Transport, device: Box<dyn VirtioDevice>) -> Bench {
-        Bench::on(small_ram(), transport, device)
+    pub fn new(transport: Transport, fixture: Fixture) -> Bench {
+        Bench::on(small_ram(), transport, fixture)
     }
 
     fn mmio(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Bench {
@@ -118,7 +122,10 @@ impl Bench {
         });
         Bench {
             ram,
-            handle,
+            host: Host {
+                handle,
+                backend: Box::new(()),
+            },
             registers,
             slot,
             lines,

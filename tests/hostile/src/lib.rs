@@ -15,6 +15,7 @@ pub mod play;
 pub mod rows;
 pub mod script;
 pub mod step;
+pub mod sweep;
 
 pub use access::{Region, Transport};
 pub use bench::Bench;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::access::Transport;
 use crate::bench::Bench;
 use crate::lower::{Act, Look, Lowered, lower};
-use crate::step::{Fixture, Host, Row};
+use crate::step::Row;
 
 /// How a row ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,17 +52,12 @@ struct Problem {
 }
 
 fn run(row: &Row, transport: Transport, reviving: &mut bool) -> Result<(), Problem> {
-    let Fixture { device, backend } = (row.subject.make)();
-    let mut bench = Bench::new(transport, device);
-    let mut host = Host {
-        handle: bench.handle.clone(),
-        backend,
-    };
+    let mut bench = Bench::new(transport, (row.subject.make)());
     for Lowered { step, act } in lower(row, bench.world()) {
         if matches!(act, Act::Reviving) {
             *reviving = true;
         }
-        let done = perform(&mut bench, &mut host, &act);
+        let done = perform(&mut bench, &act);
         done.map_err(|Wrong { what, spins }| Problem { step, what, spins })?;
     }
     Ok(())
@@ -94,7 +89,7 @@ pub(crate) fn settle(bench: &mut Bench) -> Result<(), Wrong> {
     })
 }
 
-pub(crate) fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(), Wrong> {
+pub(crate) fn perform(bench: &mut Bench, act: &Act) -> Result<(), Wrong> {
     match act {
         Act::Write(region, offset, width, value) => {
             bench.write(*region, *offset, *width, *value);
@@ -133,7 +128,7 @@ pub(crate) fn perform(bench: &mut Bench, host: &mut Host, act: &Act) -> Result<(
         }
         Act::Host(act) => {
             settle(bench)?;
-            act(host);
+            act(&mut bench.host);
             settle(bench)?;
         }
         Act::Reviving => {}

@@ -13,7 +13,7 @@ use crate::access::{Region, Transport};
 use crate::bench::Bench;
 use crate::lower::{Act, lower};
 use crate::play::{self, Wrong, fill};
-use crate::step::{FIRST_RING, Host, Row, Step, Subject};
+use crate::step::{FIRST_RING, Row, Step, Subject};
 
 /// The longest script that is played: bounds a run.
 pub const MOST_BYTES: usize = 4096;
@@ -272,6 +272,13 @@ pub fn start(bench: &mut Bench, subject: &'static Subject, features: u64) -> Res
     perform(bench, subject, Some(features))
 }
 
+/// The driver resets the device.
+pub fn reset(bench: &mut Bench) {
+    let status = crate::step::Register::Status;
+    let (region, offset, width) = crate::access::place(bench.transport(), status);
+    bench.write(region, offset, width, 0);
+}
+
 /// The device is reset, starts and does its good request.
 ///
 /// # Errors
@@ -301,12 +308,7 @@ fn perform(
     };
     let key = (subject.name, world.transport, features);
     let acts = MADE.with_borrow_mut(|made| Rc::clone(made.entry(key).or_insert_with(make)));
-    let mut host = Host {
-        handle: bench.handle.clone(),
-        backend: Box::new(()),
-    };
-    acts.iter()
-        .try_for_each(|act| play::perform(bench, &mut host, act))
+    acts.iter().try_for_each(|act| play::perform(bench, act))
 }
 
 /// Every request of queue 0 came back, or the queue is out of service. For [`Scope::Requests`]

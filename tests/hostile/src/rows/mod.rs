@@ -36,6 +36,17 @@ pub fn all() -> Vec<Row> {
     .concat()
 }
 
+/// All devices, for what is done with each of them.
+#[must_use]
+pub fn subjects() -> Vec<&'static Subject> {
+    vec![
+        &subjects::RNG,
+        &subjects::BLOCK_WRITTEN,
+        &subjects::BLOCK_READ_ONLY,
+        &held::HOLDER,
+    ]
+}
+
 /// A list of rows that is being written. Rows are numbered as they come: new ones go to the end.
 #[derive(Debug)]
 pub struct List {
