@@ -16,6 +16,8 @@ use vm_memory::{
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
+pub(crate) mod stream;
+
 /// How many pieces one system call moves; the kernel takes up to 1024.
 const PIECES: usize = 64;
 

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod driver;
 pub mod registers;
 pub mod ring;
+pub mod vsock;
 
 pub use disk::SharedDisk;
 pub use driver::GuestDriver;

@@ -20,6 +20,7 @@ pub mod queue;
 pub mod rng;
 pub mod slot;
 pub mod transport;
+pub mod vsock;
 
 pub use chain::{Chain, Span};
 pub use config_space::ConfigSpace;
@@ -105,6 +106,8 @@ pub enum DeviceCommand {
     Rescan,
     /// Something about the balloon.
     Balloon(BalloonCommand),
+    /// All connections of a socket device end, and its guest is told.
+    ResetTransport,
 }
 
 impl fmt::Debug for DeviceCommand {
@@ -117,6 +120,7 @@ impl fmt::Debug for DeviceCommand {
                 .field(&disk.geometry())
                 .finish(),
             Self::Rescan => f.write_str("Rescan"),
+            Self::ResetTransport => f.write_str("ResetTransport"),
             Self::Balloon(command) => f.debug_tuple("Balloon").field(command).finish(),
         }
     }
