@@ -10,6 +10,7 @@ mod limits;
 mod machine;
 mod size;
 mod text;
+mod vsock;
 
 pub use balloon::BalloonSpec;
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
@@ -20,6 +21,7 @@ pub use limits::{BucketSpec, LimitsSpec};
 pub use machine::{MachineSpec, PlatformTables};
 pub use size::{SizeError, SizeSpec};
 pub use text::TextError;
+pub use vsock::VsockSpec;
 
 #[cfg(test)]
 mod tests;

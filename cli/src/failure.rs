@@ -137,7 +137,10 @@ impl From<MachineError> for Failure {
         let message = chain(&error);
         let hint = "`coracle doctor` tells what this host lacks";
         match error {
-            MachineError::Disk(_) | MachineError::Overlay(_) | MachineError::Qcow2(_) => {
+            MachineError::Disk(_)
+            | MachineError::Overlay(_)
+            | MachineError::Qcow2(_)
+            | MachineError::Vsock(_) => {
                 // These errors say what to do after a semicolon.
                 let (problem, remedy) = message.split_once("; ").unwrap_or((&message, ""));
                 Self::input(problem, remedy)

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
 pub(crate) mod version;
+mod vsock;
 
 #[cfg(test)]
 mod tests;

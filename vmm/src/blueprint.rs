@@ -7,9 +7,9 @@ use std::time::Duration;
 use api::spec::{ConsoleBackend, DiskFormat, PanicAction, WatchdogAction};
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::tables::Platform;
-use devices::virtio::{balloon, blk, console, rng};
+use devices::virtio::{balloon, blk, console, rng, vsock};
 
-use crate::config::DiskId;
+use crate::config::{DiskId, VsockConfig};
 
 /// Everything that a machine will have.
 #[derive(Clone, Debug)]
@@ -130,6 +130,8 @@ pub enum DeviceKind {
     VirtioRng,
     /// virtio-balloon.
     VirtioBalloon(balloon::Settings),
+    /// virtio-vsock.
+    VirtioVsock(VsockConfig),
     /// virtio-blk.
     VirtioBlock(DiskBlueprint),
 }
@@ -169,6 +171,7 @@ impl DeviceKind {
             Self::VirtioConsole => console::QUEUE_SIZES.to_vec(),
             Self::VirtioRng => rng::QUEUE_SIZES.to_vec(),
             Self::VirtioBalloon(settings) => settings.queue_sizes(),
+            Self::VirtioVsock(_) => vsock::QUEUE_SIZES.to_vec(),
             Self::VirtioBlock(_) => blk::QUEUE_SIZES.to_vec(),
             Self::Serial { .. }
             | Self::I8042

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::words;
 use super::{
-    BalloonSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec, WatchdogAction,
+    BalloonSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec, VsockSpec,
+    WatchdogAction,
 };
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
@@ -44,6 +45,9 @@ pub struct MachineSpec {
     pub watchdog: Option<WatchdogAction>,
     /// What follows when the guest's kernel tells of its panic.
     pub panic: PanicAction,
+    /// Streams between programs of the guest and of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockSpec>,
     /// Which tables describe the machine to the guest.
     pub platform: PlatformTables,
     /// How long a guest may take to stop after it was asked to, in milliseconds.
@@ -66,6 +70,7 @@ impl Default for MachineSpec {
             balloon: None,
             watchdog: None,
             panic: PanicAction::End,
+            vsock: None,
             platform: PlatformTables::Auto,
             stop_timeout_ms: 10_000,
         }

@@ -33,11 +33,23 @@ fn json_round_trip() {
         }),
         watchdog: Some(WatchdogAction::PowerOff),
         panic: PanicAction::Report,
+        vsock: Some(VsockSpec {
+            cid: 3,
+            path: "/v".into(),
+        }),
         platform: PlatformTables::Mptable,
         ..MachineSpec::default()
     };
     let text = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<MachineSpec>(&text).unwrap(), spec);
+}
+
+#[test]
+fn firecrackers_names_of_the_socket_device() {
+    let spec: MachineSpec =
+        serde_json::from_str(r#"{"vsock": {"guest_cid": 3, "uds_path": "./v.sock"}}"#).unwrap();
+    let path = "./v.sock".into();
+    assert_eq!(spec.vsock, Some(VsockSpec { cid: 3, path }));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::flags::{balloon, disk, number};
+use crate::flags::{balloon, disk, number, vsock};
 use crate::{launch, logger};
 
 /// Longest specification that is read: a mistyped path shouldn't fill the memory.
@@ -90,6 +90,10 @@ pub(crate) struct Flags {
     /// Image or block device, PATH[,ro][,id=SERIAL][,format=FORMAT]; repeatable
     #[arg(long, value_name = "DISK", help_heading = "Machine")]
     disk: Vec<OsString>,
+
+    /// Streams between programs of guest and host, cid=N,path=SOCKET
+    #[arg(long, value_name = "VSOCK", help_heading = "Machine")]
+    vsock: Option<OsString>,
 
     /// Leave out the source of random numbers (virtio-rng)
     #[arg(long, help_heading = "Machine")]
@@ -218,6 +222,9 @@ impl Flags {
         spec.hugepages |= self.hugepages;
         for value in &self.disk {
             spec.disks.push(disk::parse(value)?);
+        }
+        if let Some(value) = &self.vsock {
+            spec.vsock = Some(vsock::parse(value)?);
         }
         spec.rng &= !self.no_rng;
         if let Some(value) = &self.balloon {

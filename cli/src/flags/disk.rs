@@ -58,7 +58,7 @@ fn refuse(value: &OsStr, reason: &str, hint: &str) -> Failure {
 }
 
 /// Splits at single commas; two commas are one of the text.
-fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = vec![Vec::new()];
     let mut rest = bytes.iter().copied().peekable();
     while let Some(byte) = rest.next() {

@@ -2,7 +2,7 @@ use std::fs;
 
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, DiskSpec, KernelFormat, KernelProtocol, KernelSpec,
-    MachineSpec, PanicAction, PlatformTables, SizeSpec, WatchdogAction,
+    MachineSpec, PanicAction, PlatformTables, SizeSpec, VsockSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -37,7 +37,7 @@ fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
                  --disk /e,id=e --no-rng --balloon size=64M,reporting --watchdog report \
-                 --panic report --platform mptable --console file:/log \
+                 --panic report --vsock cid=9,path=/v --platform mptable --console file:/log \
                  --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
     let expected = MachineSpec {
@@ -76,6 +76,10 @@ fn every_flag() {
         }),
         watchdog: Some(WatchdogAction::Report),
         panic: PanicAction::Report,
+        vsock: Some(VsockSpec {
+            cid: 9,
+            path: "/v".into(),
+        }),
         platform: PlatformTables::Mptable,
         stop_timeout_ms: 1500,
     };

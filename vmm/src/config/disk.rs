@@ -54,7 +54,8 @@ impl TryFrom<&str> for DiskId {
 
 pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigError> {
     let specs = &spec.disks;
-    let most = MAX_DISKS - usize::from(spec.balloon.is_some());
+    let others = [spec.balloon.is_some(), spec.vsock.is_some()];
+    let most = MAX_DISKS - others.map(usize::from).iter().sum::<usize>();
     if specs.len() > most {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
         let problem = Problem::TooMany {

@@ -76,6 +76,13 @@ pub enum Problem {
     BadName,
     /// An empty text or path.
     Empty,
+    /// A number that is not one of those there can be.
+    Outside {
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
     /// The same value a second time.
     Twice,
     /// A format that is never written, for a disk that is to be.
@@ -136,6 +143,7 @@ impl std::fmt::Display for Problem {
                 "not 1 to 20 letters, digits, dots, hyphens and underscores"
             ),
             Self::Empty => write!(f, "is empty"),
+            Self::Outside { least, most } => write!(f, "not between {least} and {most}"),
             Self::Twice => write!(f, "given twice"),
             Self::OnlyRead => write!(f, "qcow2 images are only read"),
         }
@@ -162,6 +170,7 @@ impl Problem {
             Self::TooLong { most } => format!("shorten {field} to at most {most}"),
             Self::BadName => format!("choose a {field} such as data-1"),
             Self::Empty => format!("give {field} a value or leave it out"),
+            Self::Outside { least, most } => format!("give a {field} from {least} to {most}"),
             Self::Twice => format!("give each {field} once"),
             Self::OnlyRead => format!(
                 "add `,ro`, or put a delta over the {field}: coracle disk create --base IMAGE \

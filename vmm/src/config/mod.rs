@@ -6,6 +6,7 @@ mod disk;
 mod error;
 mod size;
 mod text;
+mod vsock;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub(crate) use size::HUGE_PAGE_BYTES;
 pub use size::{MIN_MEMORY_BYTES, MemorySize, Size};
 pub use text::CmdlineText;
 pub(crate) use text::excerpt;
+pub use vsock::VsockConfig;
 
 /// Most virtual CPUs of a machine.
 pub const MAX_CPUS: u8 = 64;
@@ -72,6 +74,8 @@ pub struct Config {
     pub watchdog: Option<WatchdogAction>,
     /// What follows a panic of the guest's kernel.
     pub panic: PanicAction,
+    /// The socket device.
+    pub vsock: Option<VsockConfig>,
     /// Which tables describe the machine.
     pub platform: PlatformTables,
     /// How long a guest that was asked to stop may take.
@@ -156,6 +160,7 @@ impl TryFrom<&MachineSpec> for Config {
                 .transpose()?,
             watchdog: spec.watchdog,
             panic: spec.panic,
+            vsock: spec.vsock.as_ref().map(VsockConfig::try_from).transpose()?,
             platform: spec.platform,
             stop_timeout: stop_timeout(spec.stop_timeout_ms)?,
         })

@@ -344,3 +344,29 @@ fn sizes_are_readable() {
         assert_eq!(Size(bytes).to_string(), text);
     }
 }
+
+#[test]
+fn sockets() {
+    let vsock = |cid, path: &str| {
+        let path = path.into();
+        with(|spec| spec.vsock = Some(api::spec::VsockSpec { cid, path }))
+    };
+    for cid in [3, u64::from(u32::MAX) - 1] {
+        let config = Config::try_from(&vsock(cid, &"x".repeat(107))).unwrap();
+        assert_eq!(config.vsock.map(|one| one.cid), Some(cid));
+    }
+    for cid in [0, 1, 2, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        let (error, remedy) = refuse(&vsock(cid, "v"));
+        assert_eq!(
+            error,
+            format!("vsock cid {cid}: not between 3 and 4294967294")
+        );
+        assert_eq!(remedy, "give a vsock cid from 3 to 4294967294");
+    }
+    let (error, remedy) = refuse(&vsock(3, &"x".repeat(108)));
+    assert!(error.ends_with("x: longer than 107 bytes"), "{error}");
+    assert_eq!(remedy, "shorten vsock path to at most 107 bytes");
+    for (path, problem) in [("", "is empty"), ("a\0b", "contains a NUL byte")] {
+        assert!(refuse(&vsock(3, path)).0.ends_with(problem));
+    }
+}

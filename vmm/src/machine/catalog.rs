@@ -18,6 +18,7 @@ use devices::virtio::blk::Block;
 use devices::virtio::console::{Console, ConsoleSource};
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::mmio::QUEUE_NOTIFY;
+use devices::virtio::vsock::{SocketFile, Vsock};
 use devices::virtio::{SlotHandle, VirtioDevice, connect};
 use devices::{Doorbell, GuestRam, IrqLine, PowerLine};
 
@@ -172,6 +173,12 @@ impl<'a> Catalog<'a> {
             DeviceKind::VirtioConsole => self.console(device),
             DeviceKind::VirtioRng => self.virtio("rng", device, Box::new(Rng::new())).map(drop),
             DeviceKind::VirtioBalloon(settings) => self.balloon(device, *settings),
+            DeviceKind::VirtioVsock(config) => {
+                let file = SocketFile::listen(&config.path)?;
+                let vsock = Vsock::new(config.cid, file);
+                let vsock = vsock.map_err(host("creating the socket device's descriptors"))?;
+                self.virtio("vsock", device, Box::new(vsock)).map(drop)
+            }
             DeviceKind::VirtioBlock(disk) => {
                 let block = self.block(disk)?;
                 self.virtio("block", device, Box::new(block)).map(drop)

@@ -222,10 +222,7 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
         mmio,
         line: device.line,
         queues: device.kind.queues(),
-        file: disk.map(|disk| match &disk.source {
-            DiskSource::BuiltIn => BUILT_IN.to_owned(),
-            DiskSource::User { path, .. } => show(path),
-        }),
+        file: file(&device.kind),
         read_only: disk.map(|disk| disk.read_only),
         options: options(&device.kind),
         thread: match &device.kind {
@@ -261,6 +258,18 @@ fn options(kind: &DeviceKind) -> Vec<String> {
     }
 }
 
+/// The host's file behind a device.
+fn file(kind: &DeviceKind) -> Option<String> {
+    match kind {
+        DeviceKind::VirtioVsock(vsock) => Some(show(&vsock.path)),
+        DeviceKind::VirtioBlock(disk) => Some(match &disk.source {
+            DiskSource::BuiltIn => BUILT_IN.to_owned(),
+            DiskSource::User { path, .. } => show(path),
+        }),
+        _ => None,
+    }
+}
+
 fn model(kind: &DeviceKind) -> &'static str {
     match kind {
         DeviceKind::Serial { .. } => "16550",
@@ -272,6 +281,7 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::VirtioConsole => "virtio-console",
         DeviceKind::VirtioRng => "virtio-rng",
         DeviceKind::VirtioBalloon(_) => "virtio-balloon",
+        DeviceKind::VirtioVsock(_) => "virtio-vsock",
         DeviceKind::VirtioBlock(_) => "virtio-blk",
     }
 }

@@ -1,5 +1,6 @@
 //! Which devices a machine has and where: fixed places for the few old ones, the slots of
-//! `arch::layout` for virtio, in the order console, random numbers, disks.
+//! `arch::layout` for virtio, in the order console, random numbers, sockets,
+//! disks.
 
 use api::spec::ConsoleDevice;
 use arch::layout;
@@ -21,6 +22,9 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
     }
     if let Some(settings) = config.balloon {
         virtio.push(("balloon".to_owned(), DeviceKind::VirtioBalloon(settings)));
+    }
+    if let Some(vsock) = &config.vsock {
+        virtio.push(("vsock".to_owned(), DeviceKind::VirtioVsock(vsock.clone())));
     }
     let system = config.kernel.is_none().then(system_disk);
     let user = config
