@@ -1,16 +1,27 @@
-//! The console device (virtio 1.2, 5.3) with one port, which knows the terminal's size.
+//! The console device (virtio 1.2, 5.3): [`Console`] has one port and knows the terminal's size,
+//! [`Ports`] has several with names.
+
+mod backend;
+mod ports;
+mod queues;
+mod socket;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{
-    Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
-    StartError, VirtioDevice, Virtqueue, Watches,
+    CommandError, ConfigSpace, ConfigWrite, DeviceCommand, Identity, Interrupt, Progress,
+    StartContext, StartError, VirtioDevice, Watches,
 };
 use crate::inspect::Report;
-use crate::ram::GuestRam;
 use crate::tty::{ConsoleSink, InputBuffer};
+use queues::{CHUNK, Queues, Turn, pump};
+
+pub use backend::{PortBackend, TerminalPort};
+pub use ports::{F_MULTIPORT, MOST_PORTS, PortSetup, Ports};
+pub use queues::INPUT_WAITING;
+pub use socket::{SocketError, SocketPort};
 
 pub use crate::tty::ConsoleSource;
 
@@ -23,16 +34,15 @@ pub const QUEUE_SIZES: [u16; 2] = [64, 64];
 /// The configuration holds the size of the console (5.3.3).
 pub const F_SIZE: u64 = 1 << 0;
 
+/// The configuration has a field for single characters in an emergency.
+pub const F_EMERG_WRITE: u64 = 1 << 2;
+
 /// Size in characters, number of ports, emergency write (5.3.4).
 const CONFIG_BYTES: usize = 12;
-
-/// How much input of a pipe or file waits for the guest at most; beyond it, it is not read.
-pub const INPUT_WAITING: usize = 4096;
-/// How much output is written in one turn of the loop.
-const OUTPUT_A_TURN: usize = 64 << 10;
-/// A turn ends after this many buffers, however small.
-const BUFFERS_A_TURN: usize = 64;
-const CHUNK: usize = 4096;
+/// Where a driver writes a character that has to be seen whatever else works.
+const EMERGENCY: usize = 8;
+/// Such characters that wait for the output at most.
+const EMERGENCY_WAITING: usize = 2 * CHUNK;
 
 /// The events of the input's file descriptor and of the output's.
 const INPUT: u32 = 0;
@@ -40,24 +50,8 @@ const ROOM: u32 = 1;
 
 #[derive(Debug)]
 struct Running {
-    receive: Virtqueue,
-    transmit: Virtqueue,
-    ram: GuestRam,
     interrupt: Interrupt,
     size_accepted: bool,
-    // A request that was written in part when the turn ended.
-    sending: Option<Chain>,
-}
-
-/// What a turn of output came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Turn {
-    /// All is written.
-    Done,
-    /// The share of the turn is used up.
-    More,
-    /// The output takes no more now.
-    Full,
 }
 
 /// A console: what the guest writes goes to an output, what a source gives goes to the guest.
@@ -73,9 +67,11 @@ pub struct Console {
     watches: Watches,
     config: Arc<ConfigSpace>,
     running: Option<Running>,
+    queues: Option<Queues>,
     sent: u64,
     received: u64,
     dropped: u64,
+    emergencies: u64,
 }
 
 impl fmt::Debug for Console {
@@ -95,7 +91,8 @@ impl Console {
         input: Option<Box<dyn ConsoleSource>>,
         (columns, rows): (u16, u16),
     ) -> Self {
-        let config = ConfigSpace::new(vec![0; CONFIG_BYTES]);
+        let emergency = EMERGENCY..CONFIG_BYTES;
+        let config = ConfigSpace::with_writable(vec![0; CONFIG_BYTES], Vec::from([emergency]));
         config.update(0, &size_bytes(columns, rows));
         let room = output.room().unwrap_or_else(|error| {
             log::warn!("console: what its reader is too slow for is dropped: {error}");
@@ -110,9 +107,11 @@ impl Console {
             watches: Watches::default(),
             config: Arc::new(config),
             running: None,
+            queues: None,
             sent: 0,
             received: 0,
             dropped: 0,
+            emergencies: 0,
         }
     }
 
@@ -130,8 +129,8 @@ impl Console {
         let Some(input) = &mut self.input else {
             return;
         };
-        if let Some(running) = self.running.as_mut().filter(|_| !self.held) {
-            let delivered = running.deliver(input.pending());
+        if let Some(queues) = self.queues.as_mut().filter(|_| !self.held) {
+            let delivered = queues.deliver(input.pending());
             input.taken(delivered);
             self.received = self.received.saturating_add(delivered as u64);
         }
@@ -140,44 +139,24 @@ impl Console {
 
     /// Writes what the output takes, within the bounds of one turn.
     fn transmit(&mut self) -> Turn {
-        let mut turn = 0;
-        let mut buffers = 0;
-        let result = loop {
-            turn = self.send().saturating_add(turn);
-            if !self.unsent.is_empty() {
-                break Turn::Full;
-            }
-            let Some(running) = &mut self.running else {
-                break Turn::Done;
-            };
-            if let Some(chain) = running.sending.take_if(|chain| chain.readable().is_empty()) {
-                running.transmit.complete(chain, 0);
-                buffers += 1;
-            }
-            if turn >= OUTPUT_A_TURN || buffers == BUFFERS_A_TURN {
-                break Turn::More;
-            }
-            if !running.take_chunk(&mut self.unsent) {
-                break Turn::Done;
-            }
-            if self.held && !self.unsent.is_empty() {
-                self.held = false;
-                self.deliver();
-            }
-        };
-        if let Some(running) = &mut self.running {
-            running.transmit.notify();
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let mut queues = self.queues.take();
+        let turn = pump(&mut queues, &mut unsent, &mut |unsent| self.send(unsent));
+        (self.unsent, self.queues) = (unsent, queues);
+        if self.held && self.queues.as_ref().is_some_and(Queues::spoke) {
+            self.held = false;
+            self.deliver();
         }
-        result
+        turn
     }
 
     /// Offers what waits to the output: how much of it is gone.
-    fn send(&mut self) -> usize {
-        if self.unsent.is_empty() {
+    fn send(&mut self, unsent: &mut Vec<u8>) -> usize {
+        if unsent.is_empty() {
             return 0;
         }
-        let mut offered = self.output.offer(&self.unsent);
-        let waits = self.unsent.len().saturating_sub(offered.written);
+        let mut offered = self.output.offer(unsent);
+        let waits = unsent.len().saturating_sub(offered.written);
         if self.room.is_none() {
             // Nothing would tell when to go on.
             offered.dropped = waits;
@@ -185,8 +164,8 @@ impl Console {
         self.sent = self.sent.saturating_add(offered.written as u64);
         self.dropped = self.dropped.saturating_add(offered.dropped as u64);
         let gone = offered.written.saturating_add(offered.dropped);
-        let gone = gone.min(self.unsent.len());
-        self.unsent.drain(..gone);
+        let gone = gone.min(unsent.len());
+        unsent.drain(..gone);
         gone
     }
 
@@ -198,44 +177,6 @@ impl Console {
         {
             running.interrupt.config_changed();
         }
-    }
-}
-
-impl Running {
-    /// Fills the guest's buffers from `input`: how much of it went.
-    fn deliver(&mut self, input: &[u8]) -> usize {
-        let mut delivered = 0;
-        // A buffer takes at least a byte, or is empty, which no driver in its senses sends: one
-        // that goes on sending them waits for its own next ring.
-        for _ in 0..INPUT_WAITING.saturating_mul(2) {
-            let rest = input.get(delivered..).unwrap_or_default();
-            if rest.is_empty() {
-                break;
-            }
-            let Ok(Some(mut chain)) = self.receive.pop() else {
-                break;
-            };
-            let len = chain.write(&self.ram, rest);
-            self.receive
-                .complete(chain, u32::try_from(len).unwrap_or_default());
-            delivered = delivered.saturating_add(len);
-        }
-        self.receive.notify();
-        delivered
-    }
-
-    /// Takes the next chunk of output, which may be empty: false when there is none.
-    fn take_chunk(&mut self, chunk: &mut Vec<u8>) -> bool {
-        let next = self.sending.take();
-        let next = next.map_or_else(|| self.transmit.pop(), |chain| Ok(Some(chain)));
-        let Ok(Some(mut chain)) = next else {
-            return false;
-        };
-        chunk.resize(CHUNK, 0);
-        let len = chain.read(&self.ram, chunk);
-        chunk.truncate(len);
-        self.sending = Some(chain);
-        true
     }
 }
 
@@ -256,7 +197,7 @@ impl VirtioDevice for Console {
         Identity {
             device_id: DEVICE_ID,
             queue_sizes: QUEUE_SIZES.to_vec(),
-            features: F_SIZE,
+            features: F_SIZE | F_EMERG_WRITE,
         }
     }
 
@@ -275,13 +216,12 @@ impl VirtioDevice for Console {
     }
 
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
+        let receive = context.take_queue(RECEIVE)?;
+        let transmit = context.take_queue(TRANSMIT)?;
+        self.queues = Some(Queues::new(receive, transmit, context.ram));
         self.running = Some(Running {
-            receive: context.take_queue(RECEIVE)?,
-            transmit: context.take_queue(TRANSMIT)?,
-            ram: context.ram,
             interrupt: context.interrupt,
             size_accepted: context.features & F_SIZE != 0,
-            sending: None,
         });
         // Linux reads the size when it is told of a change, and not when it starts.
         if let Some(running) = self
@@ -318,6 +258,26 @@ impl VirtioDevice for Console {
         }
     }
 
+    /// A character in an emergency (5.3.5): it goes where all output goes, with or without queues.
+    fn config_written(&mut self, written: ConfigWrite) {
+        if written.offset != EMERGENCY {
+            return;
+        }
+        self.emergencies = self.emergencies.saturating_add(1);
+        let [character, ..] = written.value.to_le_bytes();
+        if self.unsent.len() < EMERGENCY_WAITING {
+            self.unsent.push(character);
+        } else {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        self.send(&mut unsent);
+        self.unsent = unsent;
+        if !self.unsent.is_empty() {
+            self.watches.want(ROOM, true);
+        }
+    }
+
     fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
         let DeviceCommand::Resize { columns, rows } = command else {
             return Err(CommandError::NotSupported);
@@ -328,6 +288,7 @@ impl VirtioDevice for Console {
 
     fn stop(&mut self) {
         self.running = None;
+        self.queues = None;
     }
 
     fn inspect(&self) -> Report {
@@ -339,6 +300,7 @@ impl VirtioDevice for Console {
             .with("output_bytes", self.sent)
             .with("output_bytes_dropped", self.dropped)
             .with("output_bytes_waiting", self.unsent.len() as u64)
+            .with("emergency_characters", self.emergencies)
             .with("input_bytes", self.received)
             .with("input_bytes_waiting", waiting as u64)
             .with("input_bytes_dropped", input.map_or(0, InputBuffer::dropped))

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::queues::OUTPUT_A_TURN;
 use super::*;
 use crate::inspect::Value;
 use crate::line::report_line;
@@ -451,4 +452,52 @@ fn what_waits_at_the_end_is_written_within_the_grace() {
     output.finish_within(grace);
     drop(driver);
     assert!(begun.elapsed() >= grace && begun.elapsed() < Duration::from_secs(30));
+}
+
+/// 5.3.5: a character goes out through the configuration, in order, before any queue is there.
+#[test]
+fn emergency_characters_are_seen() {
+    let screen = Screen::default();
+    let console = Console::new(Box::new(screen.clone()), None, (80, 25));
+    let mut driver = GuestDriver::new(Box::new(console));
+    driver.set(0x108, u32::from(b'n'));
+    assert_eq!(screen.text(), b"", "no driver yet");
+    driver.set(register::STATUS, 1);
+    driver.set(register::STATUS, 3);
+    for byte in b"pan" {
+        driver.set(0x108, 0x1234_5600 | u32::from(*byte));
+        driver.run();
+    }
+    driver.write(0x108, crate::bus::Width::Byte, b'i'.into());
+    driver.write(0x108, crate::bus::Width::Word, b'c'.into());
+    // Elsewhere in the field, or not in it.
+    driver.write(0x109, crate::bus::Width::Byte, b'x'.into());
+    driver.write(0x104, crate::bus::Width::Qword, b'x'.into());
+    driver.set(0x104, 1);
+    driver.run();
+    assert_eq!(screen.text(), b"panic");
+    assert_eq!(driver.config(0), 25 << 16 | 80);
+}
+
+/// A reader that takes nothing bounds what waits for it.
+#[test]
+fn emergency_characters_do_not_grow() {
+    let (mut driver, output, reader) = slowly_read();
+    send_much(&mut driver, 16);
+    for _ in 0..20_000 {
+        driver.set(0x108, u32::from(b'!'));
+        driver.run();
+    }
+    let handle = driver.handle.clone();
+    let report = std::thread::spawn(move || handle.inspect());
+    while !report.is_finished() {
+        driver.run();
+    }
+    let report = report.join().unwrap().unwrap();
+    let Some(Value::Number(waiting)) = report.find("output_bytes_waiting") else {
+        panic!("{report}");
+    };
+    assert!(*waiting <= EMERGENCY_WAITING as u64, "{waiting}");
+    drop((reader, output));
+    driver.run();
 }
