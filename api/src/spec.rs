@@ -3,6 +3,7 @@
 
 mod balloon;
 mod console;
+mod console_port;
 mod disk;
 mod guard;
 mod kernel;
@@ -14,6 +15,7 @@ mod vsock;
 
 pub use balloon::BalloonSpec;
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
+pub use console_port::{ConsolePortSpec, PortBackend};
 pub use disk::{DiskFormat, DiskSpec};
 pub use guard::{PanicAction, WatchdogAction};
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};

@@ -140,6 +140,7 @@ impl From<MachineError> for Failure {
             MachineError::Disk(_)
             | MachineError::Overlay(_)
             | MachineError::Qcow2(_)
+            | MachineError::PortSocket(_)
             | MachineError::Vsock(_) => {
                 // These errors say what to do after a semicolon.
                 let (problem, remedy) = message.split_once("; ").unwrap_or((&message, ""));

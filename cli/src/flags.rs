@@ -3,6 +3,7 @@
 
 mod balloon;
 pub(crate) mod boot;
+mod console_port;
 pub(crate) mod disk;
 pub(crate) mod doctor;
 pub(crate) mod kernel;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::spec::{ConsoleBackend, DiskFormat, PanicAction, WatchdogAction};
+use api::spec::{ConsoleBackend, ConsolePortSpec, DiskFormat, PanicAction, WatchdogAction};
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::tables::Platform;
 use devices::virtio::{balloon, blk, console, rng, vsock};
@@ -126,6 +126,8 @@ pub enum DeviceKind {
     Watchdog(WatchdogAction),
     /// virtio-console, which carries the console.
     VirtioConsole,
+    /// virtio-console of several named ports.
+    ConsolePorts(Vec<ConsolePortSpec>),
     /// virtio-rng.
     VirtioRng,
     /// virtio-balloon.
@@ -169,6 +171,7 @@ impl DeviceKind {
     pub fn queues(&self) -> Vec<u16> {
         match self {
             Self::VirtioConsole => console::QUEUE_SIZES.to_vec(),
+            Self::ConsolePorts(ports) => console::Ports::queue_sizes(ports.len()),
             Self::VirtioRng => rng::QUEUE_SIZES.to_vec(),
             Self::VirtioBalloon(settings) => settings.queue_sizes(),
             Self::VirtioVsock(_) => vsock::QUEUE_SIZES.to_vec(),

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::words;
 use super::{
-    BalloonSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec, VsockSpec,
-    WatchdogAction,
+    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec,
+    VsockSpec, WatchdogAction,
 };
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
@@ -35,6 +35,9 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// The console.
     pub console: ConsoleSpec,
+    /// Further ports: named channels between programs of the host and of the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub console_ports: Vec<ConsolePortSpec>,
     /// Whether the guest gets a source of random numbers (virtio-rng).
     pub rng: bool,
     /// The memory balloon, where there is to be one.
@@ -66,6 +69,7 @@ impl Default for MachineSpec {
             hugepages: false,
             disks: Vec::new(),
             console: ConsoleSpec::default(),
+            console_ports: Vec::new(),
             rng: true,
             balloon: None,
             watchdog: None,

@@ -31,6 +31,11 @@ fn json_round_trip() {
             reporting: true,
             ..BalloonSpec::default()
         }),
+        console_ports: vec![ConsolePortSpec {
+            name: "org.example.port".into(),
+            backend: PortBackend::Socket("/s:1".into()),
+            console: true,
+        }],
         watchdog: Some(WatchdogAction::PowerOff),
         panic: PanicAction::Report,
         vsock: Some(VsockSpec {
@@ -72,6 +77,10 @@ fn json_that_is_refused() {
             "console \"tty\" is not one of stdio, pty",
         ),
         (r#"{"platform": "pc"}"#, "unknown variant `pc`"),
+        (
+            r#"{"console_ports": [{"name": "a", "backend": "tcp:1"}]}"#,
+            "console port \"tcp:1\" is not one of socket:PATH, file:PATH, pty",
+        ),
         (r#"{"watchdog": "bite"}"#, "unknown variant `bite`"),
         (r#"{"balloon": {"sice": 1}}"#, "unknown field `sice`"),
         (r#"{"memory": 1.5}"#, "did not match any variant"),

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::flags::{balloon, disk, number, vsock};
+use crate::flags::{balloon, console_port, disk, number, vsock};
 use crate::{launch, logger};
 
 /// Longest specification that is read: a mistyped path shouldn't fill the memory.
@@ -128,6 +128,10 @@ pub(crate) struct Flags {
     /// Device that carries the console: auto, serial or virtio
     #[arg(long, value_name = "DEVICE", help_heading = "Console")]
     console_device: Option<String>,
+
+    /// Port: name=NAME and socket=PATH, file=PATH or pty[,console]
+    #[arg(long, value_name = "PORT", help_heading = "Console")]
+    console_port: Vec<OsString>,
 
     /// Machine specification as JSON; other flags change and add to it
     #[arg(long, value_name = "FILE", help_heading = "Monitor")]
@@ -251,6 +255,9 @@ impl Flags {
         }
         if let Some(text) = &self.console_device {
             spec.console.device = text.parse().map_err(word)?;
+        }
+        for value in &self.console_port {
+            spec.console_ports.push(console_port::parse(value)?);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 use std::fs;
 
 use api::spec::{
-    BalloonSpec, ConsoleBackend, ConsoleDevice, DiskSpec, KernelFormat, KernelProtocol, KernelSpec,
-    MachineSpec, PanicAction, PlatformTables, SizeSpec, VsockSpec, WatchdogAction,
+    BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
+    KernelProtocol, KernelSpec, MachineSpec, PanicAction, PlatformTables, PortBackend, SizeSpec,
+    VsockSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -37,7 +38,7 @@ fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
                  --disk /e,id=e --no-rng --balloon size=64M,reporting --watchdog report \
-                 --panic report --vsock cid=9,path=/v --platform mptable --console file:/log \
+                 --console-port name=a,pty,console --panic report --vsock cid=9,path=/v --platform mptable --console file:/log \
                  --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
     let expected = MachineSpec {
@@ -74,6 +75,11 @@ fn every_flag() {
             reporting: true,
             ..BalloonSpec::default()
         }),
+        console_ports: vec![ConsolePortSpec {
+            name: "a".into(),
+            backend: PortBackend::Pty,
+            console: true,
+        }],
         watchdog: Some(WatchdogAction::Report),
         panic: PanicAction::Report,
         vsock: Some(VsockSpec {

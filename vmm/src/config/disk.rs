@@ -54,7 +54,11 @@ impl TryFrom<&str> for DiskId {
 
 pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigError> {
     let specs = &spec.disks;
-    let others = [spec.balloon.is_some(), spec.vsock.is_some()];
+    let others = [
+        spec.balloon.is_some(),
+        spec.vsock.is_some(),
+        !spec.console_ports.is_empty(),
+    ];
     let most = MAX_DISKS - others.map(usize::from).iter().sum::<usize>();
     if specs.len() > most {
         let most = u64::try_from(most).unwrap_or(u64::MAX);

@@ -74,6 +74,8 @@ pub enum Problem {
     },
     /// A name with characters that the guest's tools don't take.
     BadName,
+    /// A port's name with characters that a file's name in the guest can't have.
+    BadPortName,
     /// An empty text or path.
     Empty,
     /// A number that is not one of those there can be.
@@ -142,6 +144,10 @@ impl std::fmt::Display for Problem {
                 f,
                 "not 1 to 20 letters, digits, dots, hyphens and underscores"
             ),
+            Self::BadPortName => write!(
+                f,
+                "not 1 to 64 letters, digits, dots, hyphens and underscores"
+            ),
             Self::Empty => write!(f, "is empty"),
             Self::Outside { least, most } => write!(f, "not between {least} and {most}"),
             Self::Twice => write!(f, "given twice"),
@@ -168,6 +174,7 @@ impl Problem {
             Self::TooMany { most, .. } => format!("give {field} of at most {most}"),
             Self::Byte { name } => format!("take {name} out of {field}"),
             Self::TooLong { most } => format!("shorten {field} to at most {most}"),
+            Self::BadPortName => format!("choose a {field} such as org.example.agent"),
             Self::BadName => format!("choose a {field} such as data-1"),
             Self::Empty => format!("give {field} a value or leave it out"),
             Self::Outside { least, most } => format!("give a {field} from {least} to {most}"),

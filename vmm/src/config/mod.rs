@@ -2,6 +2,7 @@
 //! nothing and asks the host nothing (limits of the host are judged by [`crate::plan`]).
 
 mod balloon;
+mod console_port;
 mod disk;
 mod error;
 mod size;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::spec::{
-    ConsoleBackend, ConsoleDevice, KernelFormat, KernelProtocol, KernelSpec, MachineSpec,
-    PanicAction, PlatformTables, WatchdogAction,
+    ConsoleBackend, ConsoleDevice, ConsolePortSpec, KernelFormat, KernelProtocol, KernelSpec,
+    MachineSpec, PanicAction, PlatformTables, WatchdogAction,
 };
 
 pub use devices::virtio::balloon::Settings as BalloonSettings;
@@ -66,6 +67,8 @@ pub struct Config {
     pub console: ConsoleBackend,
     /// The guest's side of the console.
     pub console_device: ConsoleDevice,
+    /// Further ports of a console.
+    pub console_ports: Vec<ConsolePortSpec>,
     /// Whether there is a virtio-rng.
     pub rng: bool,
     /// The memory balloon.
@@ -152,6 +155,7 @@ impl TryFrom<&MachineSpec> for Config {
             disks: disk::read_all(spec)?,
             console: spec.console.backend.clone(),
             console_device: spec.console.device,
+            console_ports: console_port::read_all(&spec.console_ports)?,
             rng: spec.rng,
             balloon: spec
                 .balloon

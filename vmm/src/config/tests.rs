@@ -1,4 +1,4 @@
-use api::spec::{BalloonSpec, ConsoleSpec, DiskSpec, SizeSpec};
+use api::spec::{BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, PortBackend, SizeSpec};
 
 use super::*;
 
@@ -256,6 +256,52 @@ fn disks() {
         3
     );
     assert!(Config::try_from(&with(|spec| spec.disks = vec![disk(None); 13])).is_ok());
+}
+
+#[test]
+fn console_ports() {
+    let port = |name: &str, backend: PortBackend| ConsolePortSpec {
+        name: name.into(),
+        backend,
+        console: false,
+    };
+    let ports = |ports: Vec<ConsolePortSpec>| with(|spec| spec.console_ports = ports);
+    let long = PortBackend::Socket("x".repeat(108).into());
+    for (bad, error) in [
+        (
+            vec![port("", PortBackend::Pty)],
+            "console port name \"\": not 1 to 64",
+        ),
+        (
+            vec![port("a/b", PortBackend::Pty)],
+            "console port name \"a/b\": not 1 to 64",
+        ),
+        (
+            vec![port(&"x".repeat(65), PortBackend::Pty)],
+            "console port name \"xxx",
+        ),
+        (
+            vec![port("a", PortBackend::Pty); 2],
+            "console port name a: given twice",
+        ),
+        (vec![port("a", long)], "console port socket xxx"),
+        (
+            vec![port("a", PortBackend::File("a\0b".into()))],
+            "console port file a\0b: contains a NUL byte",
+        ),
+        (
+            (0..16)
+                .map(|n| port(&n.to_string(), PortBackend::Pty))
+                .collect(),
+            "console ports 16: more than 15",
+        ),
+    ] {
+        let (message, hint) = refuse(&ports(bad));
+        assert!(message.starts_with(error), "{message}");
+        assert!(!hint.is_empty());
+    }
+    let good = ports(vec![port("org.example_1-a", PortBackend::Pty)]);
+    assert_eq!(Config::try_from(&good).unwrap().console_ports.len(), 1);
 }
 
 #[test]

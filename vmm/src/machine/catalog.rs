@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use api::spec::{DiskFormat, PanicAction, WatchdogAction};
+use api::spec::{ConsolePortSpec, DiskFormat, PanicAction, PortBackend, WatchdogAction};
 use devices::bus::{AddressRange, BusBuilder, BusDevice};
 use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
@@ -15,7 +15,9 @@ use devices::log::RateLimit;
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::balloon::{self, Balloon};
 use devices::virtio::blk::Block;
-use devices::virtio::console::{Console, ConsoleSource};
+use devices::virtio::console::{
+    self, Console, ConsoleSource, PortSetup, Ports, SocketPort, TerminalPort,
+};
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::mmio::QUEUE_NOTIFY;
 use devices::virtio::vsock::{SocketFile, Vsock};
@@ -171,6 +173,7 @@ impl<'a> Catalog<'a> {
             }
             DeviceKind::Watchdog(action) => self.watchdog(device, *action),
             DeviceKind::VirtioConsole => self.console(device),
+            DeviceKind::ConsolePorts(ports) => self.console_ports(device, ports),
             DeviceKind::VirtioRng => self.virtio("rng", device, Box::new(Rng::new())).map(drop),
             DeviceKind::VirtioBalloon(settings) => self.balloon(device, *settings),
             DeviceKind::VirtioVsock(config) => {
@@ -231,6 +234,39 @@ impl<'a> Catalog<'a> {
         let handle = self.virtio("console", device, Box::new(console))?;
         self.console = Some(handle);
         Ok(())
+    }
+
+    fn console_ports(
+        &mut self,
+        device: &DeviceBlueprint,
+        specs: &[ConsolePortSpec],
+    ) -> Result<(), MachineError> {
+        let setup = |spec: &ConsolePortSpec| -> Result<PortSetup, MachineError> {
+            let terminal = match &spec.backend {
+                PortBackend::Socket(path) => Err(SocketPort::listen(path)?),
+                PortBackend::File(path) => Ok(Terminal::file(path)?),
+                PortBackend::Pty => Ok(Terminal::pty()?),
+            };
+            let backend: Box<dyn console::PortBackend> = match terminal {
+                Err(socket) => Box::new(socket),
+                Ok(terminal) => {
+                    if let Some(path) = terminal.pty_path() {
+                        // Whoever started the machine has to know, as of the console.
+                        log::warn!("console port {} on {}", spec.name, path.display());
+                    }
+                    let port = TerminalPort::new(terminal);
+                    Box::new(port.map_err(host("creating a console port's descriptors"))?)
+                }
+            };
+            Ok(PortSetup {
+                name: spec.name.clone(),
+                console: spec.console,
+                backend,
+            })
+        };
+        let ports = specs.iter().map(setup).collect::<Result<_, _>>()?;
+        let ports = Ports::new(ports).map_err(host("creating the console ports"))?;
+        self.virtio("ports", device, Box::new(ports)).map(drop)
     }
 
     fn watchdog(

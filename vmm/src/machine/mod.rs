@@ -93,6 +93,9 @@ pub enum MachineError {
     /// A qcow2 image that can't be used.
     #[error(transparent)]
     Qcow2(#[from] devices::disk::qcow2::Qcow2Error),
+    /// The socket of a console's port.
+    #[error(transparent)]
+    PortSocket(#[from] devices::virtio::console::SocketError),
     /// The socket of the socket device.
     #[error(transparent)]
     Vsock(#[from] devices::virtio::vsock::SocketError),

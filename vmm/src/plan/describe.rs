@@ -6,7 +6,7 @@ use api::plan::{
     ConsolePlan, DevicePlan, FileNeed, Hex, HostNeeds, InterruptPlan, KernelPlan, MachinePlan,
     MemoryPlan, PlacementPlan, RangePlan, SlotPlan, ThreadPlan, WindowPlan,
 };
-use api::spec::ConsoleBackend;
+use api::spec::{ConsoleBackend, ConsolePortSpec, PortBackend};
 use arch::boot::{KernelFormat, MemoryKind, Placement, Source};
 
 use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskSource, Window};
@@ -235,11 +235,23 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
     }
 }
 
+/// A port in the words of the command line.
+fn port(port: &ConsolePortSpec) -> String {
+    let console = if port.console { ",console" } else { "" };
+    let backend = match &port.backend {
+        PortBackend::Socket(path) => format!("socket={}", show(path)),
+        PortBackend::File(path) => format!("file={}", show(path)),
+        PortBackend::Pty => "pty".to_owned(),
+    };
+    format!("name={},{backend}{console}", port.name)
+}
+
 /// What was chosen for a device, in the words of the command line.
 fn options(kind: &DeviceKind) -> Vec<String> {
     match kind {
         DeviceKind::Pvpanic(action) => vec![action.to_string()],
         DeviceKind::Watchdog(action) => vec![action.to_string()],
+        DeviceKind::ConsolePorts(ports) => ports.iter().map(port).collect(),
         DeviceKind::VirtioBalloon(settings) => {
             let words = [
                 (settings.deflate_on_oom, "deflate-on-oom"),
@@ -279,6 +291,7 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::Pvpanic(_) => "pvpanic",
         DeviceKind::Watchdog(_) => "ib700",
         DeviceKind::VirtioConsole => "virtio-console",
+        DeviceKind::ConsolePorts(_) => "virtio-console",
         DeviceKind::VirtioRng => "virtio-rng",
         DeviceKind::VirtioBalloon(_) => "virtio-balloon",
         DeviceKind::VirtioVsock(_) => "virtio-vsock",

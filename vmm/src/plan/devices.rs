@@ -17,6 +17,10 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
     if virtio_console {
         virtio.push(("console".to_owned(), DeviceKind::VirtioConsole));
     }
+    if !config.console_ports.is_empty() {
+        let ports = DeviceKind::ConsolePorts(config.console_ports.clone());
+        virtio.push(("ports".to_owned(), ports));
+    }
     if config.rng {
         virtio.push(("rng".to_owned(), DeviceKind::VirtioRng));
     }

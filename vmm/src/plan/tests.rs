@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 
 use api::spec::{
-    BalloonSpec, ConsoleDevice, DiskSpec, KernelFormat, KernelSpec, MachineSpec, SizeSpec,
-    WatchdogAction,
+    BalloonSpec, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat, KernelSpec, MachineSpec,
+    PortBackend, SizeSpec, WatchdogAction,
 };
 
 use super::*;
@@ -110,6 +110,11 @@ fn plans_are_golden() {
             reporting: true,
             hinting: true,
         }),
+        console_ports: vec![ConsolePortSpec {
+            name: "org.example.agent".into(),
+            backend: PortBackend::Socket("/run/agent".into()),
+            console: false,
+        }],
         watchdog: Some(WatchdogAction::Reset),
         ..own_kernel()
     };
