@@ -79,10 +79,11 @@ impl Interrupt {
     /// Gives up on the driver until it resets the device (2.1.2), for the reason given.
     pub fn need_reset(&self, reason: &dyn fmt::Display) {
         if self.is_running() && !self.0.needs_reset.swap(true, Ordering::AcqRel) {
+            // First the driver, since a log may be slow.
+            self.config_changed();
             self.warn(format_args!(
                 "{reason}; out of service until its driver resets it"
             ));
-            self.config_changed();
         }
     }
 

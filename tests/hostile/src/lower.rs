@@ -107,10 +107,8 @@ pub fn lower(row: &Row, world: World) -> Vec<Lowered> {
         acts: Vec::new(),
         step: 0,
     };
-    lowering.acts.push(Lowered {
-        step: 0,
-        act: Act::Fill(world.base, MEMORY_BYTES + 0x1000, 0),
-    });
+    lowering.reset();
+    lowering.act(Act::Fill(world.base, MEMORY_BYTES + 0x1000, 0));
     for (number, step) in row.steps.iter().enumerate() {
         lowering.step = number;
         lowering.step(step);
@@ -472,12 +470,17 @@ impl Lowering {
 
     fn reasons(&mut self, reasons: u32) {
         // What the driver has seen may be ahead of its reason.
-        self.act(Act::Settle);
+        let see = if reasons == 0 {
+            self.act(Act::Settle);
+            Act::See
+        } else {
+            Act::Await
+        };
         let (region, offset, width) = match self.world.transport {
             Transport::Mmio => (Region::Window, 0x60, Width::Dword),
             Transport::Pci => (Region::Isr, 0, Width::Byte),
         };
-        self.act(Act::See(Look {
+        self.act(see(Look {
             region,
             offset,
             width,

@@ -182,17 +182,7 @@ fn operation(
             let queue = script.byte();
             kick(bench, queue);
         }
-        DESCRIPTOR => {
-            let (queue, index) = (u64::from(script.byte() % 8), u64::from(script.byte()));
-            let (at, len) = (script.address(), script.number::<4>());
-            let (flags, next) = (script.word(), script.word());
-            let mut bytes = at.to_le_bytes().to_vec();
-            bytes.extend(&len.to_le_bytes()[..4]);
-            bytes.extend(flags.to_le_bytes());
-            bytes.extend(next.to_le_bytes());
-            let table = FIRST_RING + queue * crate::step::RING_BYTES;
-            store(bench, scope, table + index * 16, &bytes);
-        }
+        DESCRIPTOR => descriptor(bench, script, scope),
         _ => {
             let value = script.byte();
             if scope == Scope::Everything {
@@ -203,6 +193,19 @@ fn operation(
         }
     }
     Ok(())
+}
+
+/// Writes a descriptor of a queue's usual table.
+fn descriptor(bench: &Bench, script: &mut Cursor<'_>, scope: Scope) {
+    let (queue, index) = (u64::from(script.byte() % 8), u64::from(script.byte()));
+    let (at, len) = (script.address(), script.number::<4>());
+    let (flags, next) = (script.word(), script.word());
+    let mut bytes = at.to_le_bytes().to_vec();
+    bytes.extend(&len.to_le_bytes()[..4]);
+    bytes.extend(flags.to_le_bytes());
+    bytes.extend(next.to_le_bytes());
+    let table = FIRST_RING + queue * crate::step::RING_BYTES;
+    store(bench, scope, table + index * 16, &bytes);
 }
 
 /// Writes memory, in vain where there is none. The used ring of queue 0 is the device's alone

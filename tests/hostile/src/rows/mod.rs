@@ -41,6 +41,7 @@ pub fn all() -> Vec<Row> {
 pub fn subjects() -> Vec<&'static Subject> {
     vec![
         &subjects::RNG,
+        &subjects::BLOCK,
         &subjects::BLOCK_WRITTEN,
         &subjects::BLOCK_READ_ONLY,
         &held::HOLDER,

@@ -1098,6 +1098,12 @@ fn kicks(list: &mut List) {
     };
     let kick = |queue| vec![Step::Kick(queue)];
     let publish = |head| vec![Step::Publish(0, head)];
+    // A device that has just started looks at its queues by itself.
+    let at_work = || {
+        let request = request(0, 5, &[(buffer(0x100), 8, true)]);
+        let forget = vec![Step::ExpectReasons(1), Step::ExpectInterrupt(true)];
+        [request, used(&[(5, 8)]), forget, vec![Step::Settle]].concat()
+    };
     list.add(
         &RNG,
         spec,
@@ -1126,6 +1132,7 @@ fn kicks(list: &mut List) {
         "a doorbell one beyond the queues does nothing",
         [
             start(0),
+            at_work(),
             one(0),
             publish(0),
             kick(1),
@@ -1194,6 +1201,7 @@ fn kicks(list: &mut List) {
             about,
             [
                 start(0),
+                at_work(),
                 one(0),
                 publish(0),
                 kick(value),

@@ -37,7 +37,7 @@ pub static BLOCK: Subject = Subject {
         }
     },
     good: read_sector_3,
-    boot: Some(&["--no-rng", "--disk", "{disk}"]),
+    boot: Some(&["--no-rng", "--disk", "{disk},id=hostile-disk-of-20-b"]),
 };
 
 /// The same disk, for rows that change it: what a machine's disk holds is not theirs to spoil.
@@ -78,7 +78,7 @@ pub static BLOCK_READ_ONLY: Subject = Subject {
         }
     },
     good: read_sector_3,
-    boot: None,
+    boot: Some(&["--no-rng", "--disk", "{disk},ro,id=hostile-disk-of-20-b"]),
 };
 
 /// Reads a sector and compares it.

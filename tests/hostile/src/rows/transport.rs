@@ -155,7 +155,9 @@ fn next_status(list: &mut List) {
         vec![
             hello(),
             vec![Step::Features(F_VERSION_1)],
-            status(&[(15, 11), (15, 15)]),
+            status(&[(15, 11)]),
+            vec![Step::Ring(0)],
+            status(&[(15, 15)]),
             revive(),
         ],
     );
