@@ -5,6 +5,7 @@
 pub mod report;
 pub mod script;
 pub mod setup;
+pub mod stream;
 pub mod sys;
 
 /// What the report says of a case that its time limit ended.

@@ -30,6 +30,8 @@ pub enum Step {
     Send(String),
     /// Send SIGTERM to the program.
     Terminate,
+    /// Run another program of the lab's /bin beside it, with these arguments, to its end.
+    Beside(String),
 }
 
 /// The script as text.
@@ -47,6 +49,7 @@ pub fn write(cases: &[Case]) -> String {
                 Step::Expect(wanted) => writeln!(text, "expect {wanted}"),
                 Step::Send(keys) => writeln!(text, "send {keys}"),
                 Step::Terminate => writeln!(text, "terminate"),
+                Step::Beside(line) => writeln!(text, "beside {line}"),
             };
         }
         let _ = writeln!(text, "exit {}", case.exit);
@@ -76,6 +79,7 @@ pub fn read(text: &str) -> Result<Vec<Case>, String> {
             "argument" => case.arguments.push(value.to_owned()),
             "expect" => case.steps.push(Step::Expect(value.to_owned())),
             "send" => case.steps.push(Step::Send(value.to_owned())),
+            "beside" => case.steps.push(Step::Beside(value.to_owned())),
             "terminate" => case.steps.push(Step::Terminate),
             "exit" => case.exit = value.parse().map_err(|_| odd())?,
             _ => return Err(odd()),
@@ -100,6 +104,7 @@ mod tests {
             steps: vec![
                 Step::Expect("ready up".to_owned()),
                 Step::Send(String::new()),
+                Step::Beside("a-program with arguments".to_owned()),
                 Step::Terminate,
             ],
             exit: 3,

@@ -1,10 +1,41 @@
-//! I/O ports from user space: the only unsafe code of the lab.
+//! I/O ports and addresses of vsock from user space: the only unsafe code of the lab.
 #![expect(
     unsafe_code,
-    reason = "port instructions and the system call that permits them"
+    reason = "port instructions and what permits them; addresses that no safe wrapper knows"
 )]
 
 use std::io;
+
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+
+/// A context ID and a port of `AF_VSOCK`.
+#[derive(Clone, Copy, Debug)]
+pub struct VsockAddress {
+    /// The context ID.
+    pub cid: u32,
+    /// The port.
+    pub port: u32,
+}
+
+// SAFETY: the pointer that `f` gets is that of a whole `sockaddr_vm`, which lives as long as the
+// call.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        let family = libc::sa_family_t::try_from(libc::AF_VSOCK).unwrap_or_default();
+        let address = libc::sockaddr_vm {
+            svm_family: family,
+            svm_reserved1: 0,
+            svm_port: self.port,
+            svm_cid: self.cid,
+            svm_zero: [0; 4],
+        };
+        let len = SocketAddrLen::try_from(size_of_val(&address)).unwrap_or_default();
+        f((&raw const address).cast(), len)
+    }
+}
 
 /// Writes a byte to an I/O port. Only PID 1 of a throw-away guest does this.
 ///

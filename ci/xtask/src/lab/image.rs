@@ -27,6 +27,9 @@ pub(super) fn write(
     let guest = binary("lab-guest")?;
     let mut archive = Archive::new();
     archive.file("init", &init, true);
+    let vsock = binary("lab-vsock")?;
+    archive.file("bin/lab-vsock", &vsock, true);
+    archive.file("initrds/vsock", &initrd(&vsock, None)?, false);
     modules(&mut archive, cloud, LAB_MODULES)?;
     let coracle = std::env::var_os("CORACLE_BIN").map(PathBuf::from);
     let coracle = coracle.unwrap_or_else(|| repo::release_binary("coracle"));

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const CORACLE: &str = "/bin/coracle";
 /// How many lines of a failed case are shown.
 const LINES_SHOWN: usize = 40;
+/// How often the lab says that a program beside the guest is at work.
+const STILL_RUNNING: Duration = Duration::from_secs(30);
 
 fn main() {
     if let Err(error) = run() {
@@ -75,6 +77,7 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
             Step::Expect(text) => run.expect(text, console, &mut seen),
             Step::Send(keys) => run.send(keys),
             Step::Terminate => run.terminate(),
+            Step::Beside(line) => beside(line, &case.name, run.deadline, console),
         };
         if outcome.is_err() {
             // Whatever the program says about it comes with the output.
@@ -95,6 +98,46 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
     };
     if status.code() != Some(case.exit) {
         bail!("{status} instead of exit code {}", case.exit);
+    }
+    Ok(())
+}
+
+/// Runs another program to its end. What it says last is shown, whatever comes of it.
+fn beside(line: &str, case: &str, deadline: Instant, console: &mut Vec<u8>) -> Result<()> {
+    let mut words = line.split_whitespace();
+    let program = format!("/bin/{}", words.next().context("no program to run")?);
+    let mut child = Command::new(&program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {program}"))?;
+    let started = Instant::now();
+    let mut told = started;
+    while child.try_wait().context("waiting for a program")?.is_none() {
+        if Instant::now() > deadline {
+            // Fails only for a program that has ended.
+            let _ = child.kill();
+        }
+        if told.elapsed() > STILL_RUNNING {
+            told = Instant::now();
+            let seconds = started.elapsed().as_secs();
+            println!("{}", Line::Output(format!("{case}: {seconds} s")));
+        }
+        setup::rest();
+    }
+    let output = child.wait_with_output().context("waiting for a program")?;
+    let text = [output.stdout, output.stderr].concat();
+    for line in String::from_utf8_lossy(&text).lines() {
+        println!("{}", Line::Output(format!("{case}: {line}")));
+    }
+    console.extend(&text);
+    if Instant::now() > deadline {
+        bail!(lab::TIMED_OUT);
+    }
+    if !output.status.success() {
+        bail!("{program}: {}", output.status);
     }
     Ok(())
 }
