@@ -9,6 +9,7 @@ pub mod registers;
 pub mod ring;
 pub mod subjects;
 pub mod transport;
+pub mod vsock;
 
 /// Descriptor flag: another descriptor follows.
 pub const NEXT: u16 = 1;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Row> {
         transport::rows(),
         registers::rows(),
         block::rows(),
+        vsock::rows(),
     ]
     .concat()
 }
