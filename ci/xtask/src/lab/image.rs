@@ -12,6 +12,13 @@ use std::path::{Path, PathBuf};
 const LAB_MODULES: &[&str] = &["kvm-amd"];
 /// What a Debian guest needs to see its disk and its power button.
 const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "button", "evdev"];
+/// What a guest loads only where its case says so.
+const MISC_MODULES: &[&str] = &[
+    "virtio_balloon",
+    "virtio_console",
+    "pvpanic_mmio",
+    "ib700wdt",
+];
 /// A disk of 1 MiB that begins with this.
 const DISK_MARK: &[u8] = b"coracle-lab-disk";
 const DISK_SIZE: usize = 1 << 20;
@@ -49,6 +56,9 @@ pub(super) fn write(
             );
         }
     }
+    let misc = binary("lab-misc")?;
+    archive.file("bin/lab-misc", &misc, true);
+    archive.file("initrds/misc", &misc_initrd(&misc, generic)?, false);
     archive.file("kernels/lean", &read(&lean_kernel()?)?, false);
     archive.file("initrds/lean", &initrd(&guest, None)?, false);
     let mut disk = DISK_MARK.to_vec();
@@ -63,6 +73,27 @@ fn initrd(guest: &[u8], package: Option<&KernelPackage>) -> Result<Vec<u8>> {
     archive.file("init", guest, true);
     if let Some(package) = package {
         modules(&mut archive, package, GUEST_MODULES)?;
+    }
+    Ok(archive.finish())
+}
+
+/// The initrd of a guest that loads further modules by name: each has a list of what it needs.
+fn misc_initrd(guest: &[u8], package: &KernelPackage) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    archive.file("init", guest, true);
+    modules(&mut archive, package, GUEST_MODULES)?;
+    let mut there = package.modules(GUEST_MODULES)?;
+    for name in MISC_MODULES {
+        let mut list = String::new();
+        for module in package.modules(&[name])? {
+            list.push_str(&format!("{}.ko\n", module.name));
+            if !there.iter().any(|other| other.name == module.name) {
+                let path = format!("modules/{}.ko", module.name);
+                archive.file(&path, &module.bytes, false);
+                there.push(module);
+            }
+        }
+        archive.file(&format!("modules/{name}.list"), list.as_bytes(), false);
     }
     Ok(archive.finish())
 }

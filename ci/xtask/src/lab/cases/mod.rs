@@ -2,6 +2,7 @@
 //! `coracle boot --help`.
 
 mod boot;
+mod misc;
 mod vsock;
 
 pub(super) use boot::alone;
@@ -17,7 +18,7 @@ const PANICKED: i32 = 5;
 pub(super) const LIMIT_SECONDS: u64 = 120;
 
 /// The areas, in the order in which their cases run. A new one is a file and a line here.
-const AREAS: &[fn() -> Vec<Case>] = &[boot::cases, vsock::cases];
+const AREAS: &[fn() -> Vec<Case>] = &[boot::cases, misc::cases, vsock::cases];
 
 /// Every case whose name contains `filter`.
 pub(super) fn all(filter: &str) -> Vec<Case> {

@@ -1,0 +1,127 @@
+//! Balloon, ports, entropy, watchdog and panic port with the drivers of Debian's generic kernel.
+
+use super::{LIMIT_SECONDS, PANICKED, POWERED_OFF, REBOOTED, words};
+use lab::script::{Case, Step};
+
+const BALLOON: &str = "virtio_balloon";
+
+/// The cases of this area.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        balloon(),
+        out_of_memory(),
+        reporting(),
+        port(),
+        Case {
+            exit: PANICKED,
+            ..case("panic-port", &[], "pvpanic_mmio", "panic", "panic=0")
+        },
+        Case {
+            exit: REBOOTED,
+            ..case(
+                "watchdog",
+                &["--watchdog", "reset"],
+                "ib700wdt/timeout=2",
+                "watchdog",
+                "",
+            )
+        },
+    ];
+    for case in &mut cases {
+        case.seconds = LIMIT_SECONDS;
+    }
+    cases
+}
+
+/// A guest of 512 MiB that loads modules, does its work and powers off.
+fn case(name: &str, more: &[&str], modules: &str, work: &str, arguments: &str) -> Case {
+    let text = format!("lab.modules={modules} lab.do={work} {arguments}");
+    let machine = [
+        "boot",
+        "--kernel",
+        "/kernels/generic",
+        "--initrd",
+        "/initrds/misc",
+        "--memory",
+        "512M",
+        "--cmdline",
+        text.trim_end(),
+    ];
+    Case {
+        name: format!("generic-misc-{name}"),
+        arguments: words(&[&machine[..], more].concat()),
+        steps: vec![expect("lab-misc: user space")],
+        exit: POWERED_OFF,
+        seconds: LIMIT_SECONDS,
+    }
+}
+
+fn expect(text: &str) -> Step {
+    Step::Expect(text.to_owned())
+}
+
+fn beside(line: &str) -> Step {
+    Step::Beside(format!("lab-misc {line}"))
+}
+
+/// Memory that was used stays with the monitor until the balloon takes it, at the host's wish; the
+/// guest tells of its memory, and has it back when the balloon is let down.
+fn balloon() -> Case {
+    let options = ["--balloon", "stats=1", "--api-sock", "/tmp/api"];
+    let work = "fill:300,wait,fill:300,poweroff";
+    let mut case = case("balloon", &options, BALLOON, work, "");
+    case.steps.extend([
+        expect("did fill:300"),
+        expect("waiting"),
+        beside("above 300"),
+        beside("api PATCH /balloon {\"amount_mib\":350} 204"),
+        beside("below 220"),
+        beside("api GET /balloon/statistics - \"actual_mib\":350"),
+        beside("api GET /balloon/statistics - \"total_memory\":"),
+        beside("api PATCH /balloon {\"amount_mib\":0} 204"),
+        beside("api GET /balloon/statistics - \"actual_mib\":0"),
+        Step::Send(String::new()),
+        expect("did fill:300"),
+    ]);
+    case
+}
+
+/// A guest that needs more than the balloon leaves it takes some back instead of killing.
+fn out_of_memory() -> Case {
+    let options = ["--balloon", "size=350M,deflate-on-oom"];
+    let work = "wait,fill:250,poweroff";
+    let mut case = case("balloon-oom", &options, BALLOON, work, "");
+    case.steps.extend([
+        expect("waiting"),
+        beside("below 230"),
+        Step::Send(String::new()),
+        expect("did fill:250"),
+    ]);
+    case
+}
+
+/// Free pages go back to the host although nobody asks.
+fn reporting() -> Case {
+    let options = ["--balloon", "reporting"];
+    let mut case = case("reporting", &options, BALLOON, "fill:300,wait,poweroff", "");
+    case.steps.extend([
+        expect("did fill:300"),
+        expect("waiting"),
+        beside("below 220"),
+        Step::Send(String::new()),
+    ]);
+    case
+}
+
+/// Bytes both ways through a named port, and the guest hears when the program goes.
+fn port() -> Case {
+    let options = ["--console-port", "name=org.lab.echo,socket=/tmp/port"];
+    let work = "echo:org.lab.echo,poweroff";
+    let mut case = case("port", &options, "virtio_console", work, "");
+    case.steps.extend([
+        expect("echo on /dev/vport"),
+        beside("port /tmp/port"),
+        expect("did echo"),
+    ]);
+    case
+}
