@@ -3,10 +3,13 @@
 use crate::access::Transport;
 use crate::step::{At, BUFFERS, Row, Step, Subject};
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod held;
 pub mod registers;
 pub mod ring;
+pub mod rng;
 pub mod subjects;
 pub mod transport;
 pub mod vsock;
@@ -34,6 +37,9 @@ pub fn all() -> Vec<Row> {
         registers::rows(),
         block::rows(),
         vsock::rows(),
+        balloon::rows(),
+        console::rows(),
+        rng::rows(),
     ]
     .concat()
 }
