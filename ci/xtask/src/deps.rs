@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("arch", &[]),
-    ("boot-tests", &["harness", "hostile"]),
+    ("boot-tests", &["api", "harness", "hostile"]),
     (
         "coracle",
         &[
@@ -28,7 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("devices", &[]),
     ("harness", &[]),
     ("hostile", &["devices", "harness"]),
-    ("lab", &[]),
+    ("lab", &["api"]),
     ("oci", &[]),
     ("usernet", &[]),
     ("vmm", &["api", "arch", "coracle-proto", "devices"]),
