@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::BucketSpec;
+use crate::limits::BucketSpec;
 
 /// The release of Firecracker whose API is spoken.
 pub const COMPATIBLE_VERSION: &str = "1.17.0";

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod error;
 pub mod firecracker;
 pub mod http;
+pub mod limits;
 pub mod machine;
 pub mod plan;
 pub mod request;

@@ -11,9 +11,10 @@ use crate::firecracker::{
     Action, ActionType, BalloonPatch, BalloonStatisticsPatch, DrivePatch, TokenBucket,
 };
 use crate::http::{Method, Request, Response};
+use crate::limits::{BucketSpec, LimitsSpec};
 use crate::machine::MachineState;
 use crate::routes::{self, Operation};
-use crate::spec::{BucketSpec, LimitsSpec, SizeSpec};
+use crate::spec::{SizeError, SizeSpec};
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
@@ -84,7 +85,34 @@ pub struct LimitsChange {
     pub bandwidth: Change<BucketSpec>,
     /// Of operations.
     #[serde(deserialize_with = "given")]
-    pub operations: Change<BucketSpec>,
+    pub iops: Change<BucketSpec>,
+}
+
+/// A bucket as JSON has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rate {
+    size: SizeSpec,
+    burst: Option<SizeSpec>,
+    #[serde(default = "a_second")]
+    refill_ms: u64,
+}
+
+fn a_second() -> u64 {
+    1000
+}
+
+impl TryFrom<Rate> for BucketSpec {
+    type Error = SizeError;
+
+    fn try_from(rate: Rate) -> Result<Self, SizeError> {
+        let burst = rate.burst.map_or(Ok(0), |burst| burst.bytes());
+        Ok(Self {
+            size: rate.size.bytes()?,
+            refill_ms: rate.refill_ms,
+            burst: burst?,
+        })
+    }
 }
 
 /// What becomes of a value.
@@ -114,7 +142,7 @@ impl LimitsChange {
     /// Whether anything changes.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        (self.bandwidth, self.operations) != (Change::Keep, Change::Keep)
+        (self.bandwidth, self.iops) != (Change::Keep, Change::Keep)
     }
 
     /// The limits that there are afterwards.
@@ -122,15 +150,12 @@ impl LimitsChange {
     pub fn apply(self, before: LimitsSpec) -> LimitsSpec {
         LimitsSpec {
             bandwidth: self.bandwidth.apply(before.bandwidth),
-            operations: self.operations.apply(before.operations),
+            iops: self.iops.apply(before.iops),
         }
     }
 
     fn check(&self, field: &str) -> Result<(), ApiError> {
-        for (name, change) in [
-            ("bandwidth", self.bandwidth),
-            ("operations", self.operations),
-        ] {
+        for (name, change) in [("bandwidth", self.bandwidth), ("iops", self.iops)] {
             if let Change::Set(BucketSpec {
                 size, refill_ms, ..
             }) = change
@@ -178,14 +203,15 @@ struct EntropyPatch {
     limits: LimitsChange,
 }
 
-/// Tells a field that is there, if only as `null`, from one that is not.
-fn given<'de, D, T>(deserializer: D) -> Result<Change<T>, D::Error>
+/// Tells a limit that is there, if only as `null`, from one that is not.
+fn given<'de, D>(deserializer: D) -> Result<Change<BucketSpec>, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de>,
 {
-    let value = Option::deserialize(deserializer)?;
-    Ok(value.map_or(Change::Remove, Change::Set))
+    let rate: Option<Rate> = Option::deserialize(deserializer)?;
+    let bucket = rate.map(BucketSpec::try_from).transpose();
+    let bucket = bucket.map_err(serde::de::Error::custom)?;
+    Ok(bucket.map_or(Change::Remove, Change::Set))
 }
 
 /// Reads a request to a machine in `state`.
@@ -317,7 +343,7 @@ fn patch_drive(id: &str, patch: DrivePatch) -> Result<Call, ApiError> {
             path: patch.path_on_host.map(PathBuf::from),
             limits: LimitsChange {
                 bandwidth: change(limiter.bandwidth),
-                operations: change(limiter.ops),
+                iops: change(limiter.ops),
             },
             size: None,
             rescan: false,

@@ -60,11 +60,11 @@ fn both_languages_ask_for_the_same() {
         Method::Patch,
         "/coracle/v1/drives/d1",
         r#"{"path": "/a", "limits":
-            {"bandwidth": {"size": 9, "refill_ms": 100, "burst": 7}, "operations": null}}"#,
+            {"bandwidth": {"size": 9, "refill_ms": 100, "burst": 7}, "iops": null}}"#,
     );
     let limits = LimitsChange {
         bandwidth: bucket(9, 100, 7),
-        operations: Change::Remove,
+        iops: Change::Remove,
     };
     let expected = Call::Drive {
         id: "d1".into(),
@@ -88,20 +88,22 @@ fn what_is_not_said_stays() {
         other => panic!("{other:?}"),
     };
     assert_eq!(change("{}"), DriveChange::default());
-    let limits = change(r#"{"limits": {"operations": {"size": 1, "refill_ms": 2}}}"#).limits;
+    let limits = change(r#"{"limits": {"iops": {"size": 1, "refill_ms": 2}}}"#).limits;
     let before = LimitsSpec {
         bandwidth: Some(BucketSpec {
             size: 5,
             refill_ms: 5,
             burst: 5,
         }),
-        operations: None,
+        iops: None,
     };
     let after = limits.apply(before);
     assert_eq!(after.bandwidth, before.bandwidth);
-    assert_eq!(after.operations.map(|one| one.refill_ms), Some(2));
-    let none = change(r#"{"limits": {"bandwidth": null, "operations": null}}"#).limits;
+    assert_eq!(after.iops.map(|one| one.refill_ms), Some(2));
+    let none = change(r#"{"limits": {"bandwidth": null, "iops": null}}"#).limits;
     assert_eq!(none.apply(after), LimitsSpec::default());
+    let short = change(r#"{"limits": {"bandwidth": {"size": "2M"}}}"#).limits;
+    assert_eq!(short.bandwidth, bucket(2 << 20, 1000, 0));
     let grown = change(r#"{"size": "2G", "rescan": true}"#);
     assert_eq!(grown.size.unwrap().bytes(), Ok(2 << 30));
     let theirs = called(Method::Patch, "/drives/d", r#"{"drive_id": "d"}"#);
@@ -155,16 +157,28 @@ fn bodies_that_are_refused() {
         (r#"{"limits": {"x": 1}}"#, 400, "bad-body", "x"),
         (r#"{"limits": null}"#, 400, "bad-body", ""),
         (
+            r#"{"limits": {"iops": {"size": "many"}}}"#,
+            400,
+            "bad-body",
+            "",
+        ),
+        (
+            r#"{"limits": {"iops": {"burst": 1}}}"#,
+            400,
+            "bad-body",
+            "size",
+        ),
+        (
             r#"{"limits": {"bandwidth": {"size": 0, "refill_ms": 1}}}"#,
             422,
             "invalid-value",
             "limits.bandwidth.size",
         ),
         (
-            r#"{"limits": {"operations": {"size": 1, "refill_ms": 0}}}"#,
+            r#"{"limits": {"iops": {"size": 1, "refill_ms": 0}}}"#,
             422,
             "invalid-value",
-            "limits.operations.refill_ms",
+            "limits.iops.refill_ms",
         ),
     ];
     for (body, status, code, field) in ours {

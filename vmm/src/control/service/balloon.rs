@@ -1,49 +1,49 @@
-//! What a balloon's report says, in Firecracker's words.
+//! What the balloon's report says, in Firecracker's words.
 
-use api::firecracker::Balloon;
 use api::http::Response;
 use api::machine::ReportValue;
 use devices::inspect::{Report, Value};
 
-use super::machine::Device;
+/// What `GET /balloon/statistics` always has.
+const SIZES: [&str; 4] = ["target_pages", "actual_pages", "target_mib", "actual_mib"];
 
-const PAGE: u64 = 4096;
-const MIB: u64 = 1 << 20;
-
-/// `GET /balloon`.
-pub(super) fn set_up(device: &Device, report: &Report) -> Response {
-    let is = |name| report.find(name) == Some(&Value::Flag(true));
-    let balloon = Balloon {
-        amount_mib: device.balloon.bytes / MIB,
-        deflate_on_oom: is("deflate_on_oom"),
-        stats_polling_interval_s: device.balloon.statistics_interval_s.into(),
-        free_page_hinting: is("free_page_hinting"),
-        free_page_reporting: is("free_page_reporting"),
-    };
-    Response::json(200, &balloon)
-}
+/// Entries of the device's statistics that are its own, not the guest's.
+const OWN: [&str; 2] = ["reports", "unknown_values"];
 
 /// `GET /balloon/statistics`: the sizes, and what the guest has told.
-pub(super) fn statistics(device: &Device, report: &Report) -> Response {
-    let number = |name| match report.find(name) {
-        Some(Value::Number(number)) => *number,
-        _ => 0,
-    };
-    let (target, actual) = (device.balloon.bytes, number("actual_bytes"));
-    let entry = |name: &str, number| (name.to_owned(), ReportValue::Number(number));
-    let mut all = vec![
-        entry("target_pages", target / PAGE),
-        entry("actual_pages", actual / PAGE),
-        entry("target_mib", target / MIB),
-        entry("actual_mib", actual / MIB),
-    ];
+pub(super) fn statistics(report: &Report) -> Response {
+    let mut all: Vec<_> = report.entries().iter().collect();
+    all.retain(|(name, _)| SIZES.contains(&name.as_str()));
     if let Some(Value::Part(told)) = report.find("statistics") {
-        all.extend(told.entries().iter().filter_map(|(name, value)| {
-            let Value::Number(number) = value else {
-                return None;
-            };
-            Some(entry(name, *number))
-        }));
+        let told = told.entries().iter();
+        all.extend(told.filter(|(name, _)| !OWN.contains(&name.as_str())));
     }
-    Response::json(200, &ReportValue::Part(all))
+    let numbers = all.into_iter().filter_map(|(name, value)| match value {
+        Value::Number(number) => Some((name.clone(), ReportValue::Number(*number))),
+        _ => None,
+    });
+    Response::json(200, &ReportValue::Part(numbers.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_what_the_guest_told() {
+        let told = Report::new()
+            .with("free_memory", 7_u64)
+            .with("reports", 3_u64);
+        let report = Report::new()
+            .with("kind", "balloon")
+            .with("target_pages", 256_u64)
+            .with("target_bytes", 1_u64 << 20)
+            .with("target_mib", 1_u64)
+            .with("statistics", told);
+        let text = String::from_utf8(statistics(&report).body).unwrap();
+        assert_eq!(
+            text,
+            r#"{"target_pages":256,"target_mib":1,"free_memory":7}"#
+        );
+    }
 }

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::error::{ApiError, Code};
+use api::limits::{BucketSpec, LimitsSpec};
 use api::request::{BalloonChange, DriveChange, Hinting, LimitsChange};
-use api::spec::{BucketSpec, LimitsSpec, SizeSpec};
-use devices::disk::{Disk, OpenError, RawDisk, SECTOR_BYTES};
+use api::spec::{DiskFormat, SizeSpec};
+use devices::disk::{Disk, OverlayDisk, Qcow2Disk, RawDisk, SECTOR_BYTES};
 use devices::limit;
 use devices::virtio::{BalloonCommand, DeviceCommand};
 
@@ -69,7 +70,7 @@ fn buckets(spec: LimitsSpec) -> limit::Limits {
     };
     limit::Limits {
         bytes: spec.bandwidth.map(bucket),
-        operations: spec.operations.map(bucket),
+        operations: spec.iops.map(bucket),
     }
 }
 
@@ -97,16 +98,26 @@ fn drive(device: &Device, change: &DriveChange) -> Result<Vec<Step>, ApiError> {
 /// Opens another image. The one that is there already is only measured again.
 fn replace(drive: &Drive, path: &Path) -> Result<Step, ApiError> {
     let old = image(drive)?;
-    let new = Image::at(path);
+    let new = Image::at(path, old.format);
     if new.file.is_some() && new.file == old.file {
         return Ok(step(DeviceCommand::Rescan, Effect::Image(new)));
     }
-    let disk = open(path, drive.read_only).map_err(|error| unusable(&error).of_field("path"))?;
+    let disk = open(&new, drive.read_only);
+    let disk = disk.map_err(|error| unusable(error.as_ref()).of_field("path"))?;
     Ok(step(DeviceCommand::ReplaceDisk(disk), Effect::Image(new)))
 }
 
-fn open(path: &Path, read_only: bool) -> Result<Box<dyn Disk>, OpenError> {
-    Ok(Box::new(RawDisk::open(path, read_only)?))
+fn open(image: &Image, read_only: bool) -> Result<Box<dyn Disk>, Box<dyn Error>> {
+    let path = &image.path;
+    Ok(match image.format {
+        DiskFormat::Raw => Box::new(RawDisk::open(path, read_only)?),
+        DiskFormat::Cow => Box::new(OverlayDisk::open(path, read_only)?),
+        DiskFormat::Qcow2 => {
+            let file = open_file(path, false)
+                .map_err(|error| format!("disk {}: can't be opened: {error}", path.display()))?;
+            Box::new(Qcow2Disk::from_file(file, path)?)
+        }
+    })
 }
 
 /// The image of a drive, which the built-in guest's system image is not.
@@ -153,6 +164,10 @@ fn grow(image: &Image, read_only: bool, size: &SizeSpec) -> Result<Option<Grown>
     let bytes = size
         .bytes()
         .map_err(|error| invalid(format!("size {size}: {error}"), "give bytes, or 2G"))?;
+    if image.format != DiskFormat::Raw {
+        let message = format!("the image is {}, not raw", image.format);
+        return Err(invalid(message, "grow it with the tools of its format"));
+    }
     if read_only {
         return Err(invalid(
             "the drive is read-only".to_owned(),
@@ -165,7 +180,7 @@ fn grow(image: &Image, read_only: bool, size: &SizeSpec) -> Result<Option<Grown>
     }
     let path = image.path.display();
     let bad_file = |message: String, hint: &str| ApiError::new(Code::BadFile, message, hint);
-    let file = open_to_grow(&image.path).map_err(|error| {
+    let file = open_file(&image.path, true).map_err(|error| {
         bad_file(
             format!("disk {path}: can't be opened: {error}"),
             "check the file",
@@ -209,19 +224,19 @@ fn grow(image: &Image, read_only: bool, size: &SizeSpec) -> Result<Option<Grown>
     Ok(Some(Grown { file, before }))
 }
 
-fn open_to_grow(path: &Path) -> io::Result<File> {
-    // Without waiting for the other end of what may have become a pipe.
+fn open_file(path: &Path, write: bool) -> io::Result<File> {
+    // Without waiting for the other end of what may be a pipe.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut options = OpenOptions::new();
     options
         .read(true)
-        .write(true)
+        .write(write)
         .custom_flags(flags)
         .open(path)
 }
 
 /// An image that cannot be used, whose text says what to do after a semicolon.
-fn unusable(error: &OpenError) -> ApiError {
+fn unusable(error: &dyn Error) -> ApiError {
     let text = error.to_string();
     let (message, hint) = text.split_once("; ").unwrap_or((&text, ""));
     let cause = error.source().map(|cause| format!(": {cause}"));

@@ -11,6 +11,7 @@ use devices::inspect::{Report, Value};
 use devices::virtio::slot::{Answer, Inspection};
 use devices::virtio::{CommandError, DeviceCommand, SlotGone, SlotHandle};
 
+use super::balloon;
 use super::change::{Change, Grown};
 use super::machine::{Device, Effect, Machine};
 use super::{Client, gone};
@@ -18,9 +19,6 @@ use super::{Client, gone};
 /// How long the first look for an answer waits. A device that has nothing else to do answers
 /// within it.
 const FIRST_LOOK: Duration = Duration::from_micros(300);
-
-/// What a report of the balloon becomes.
-pub(super) type Tell = fn(&Device, &Report) -> Response;
 
 /// A request that is being carried out.
 #[derive(Debug)]
@@ -43,7 +41,7 @@ pub(super) enum Work {
     /// Every device is asked for its report.
     Devices(Vec<(DeviceView, Option<Inspection>)>),
     /// The balloon is asked for its report.
-    Balloon(Option<Inspection>, usize, Tell),
+    Balloon(Option<Inspection>),
 }
 
 impl fmt::Debug for Work {
@@ -52,7 +50,7 @@ impl fmt::Debug for Work {
             Self::Waiting(_) => "Waiting",
             Self::Changing(_) => "Changing",
             Self::Devices(_) => "Devices",
-            Self::Balloon(..) => "Balloon",
+            Self::Balloon(_) => "Balloon",
         })
     }
 }
@@ -72,10 +70,9 @@ impl Work {
     }
 
     /// Asks the balloon, which is at `place`.
-    pub(super) fn balloon(machine: &Machine, place: usize, tell: Tell) -> Self {
+    pub(super) fn balloon(machine: &Machine, place: usize) -> Self {
         let device = machine.devices().get(place);
-        let report = device.and_then(|device| device.handle.begin_inspect().ok());
-        Self::Balloon(report, place, tell)
+        Self::Balloon(device.and_then(|device| device.handle.begin_inspect().ok()))
     }
 }
 
@@ -124,12 +121,9 @@ impl Job {
                 }
                 Err(SlotGone) => Some(Err(gone())),
             },
-            Work::Balloon(None, ..) => Some(Err(gone())),
-            Work::Balloon(Some(report), place, tell) => match report.within(patience)? {
-                Ok(report) => {
-                    let device = machine.devices().get(*place)?;
-                    Some(Ok(tell(device, &report)))
-                }
+            Work::Balloon(None) => Some(Err(gone())),
+            Work::Balloon(Some(report)) => match report.within(patience)? {
+                Ok(report) => Some(Ok(balloon::statistics(&report))),
                 Err(SlotGone) => Some(Err(gone())),
             },
         }

@@ -9,10 +9,12 @@ use api::firecracker::{
     APP_NAME, Balloon, BootSource, COMPATIBLE_VERSION, Drive as DriveConfig, Entropy, InstanceInfo,
     MachineConfig, RateLimiter, VmConfig,
 };
+use api::limits::LimitsSpec;
 use api::machine::{MachineState, MachineView};
 use api::plan::MachinePlan;
-use api::spec::LimitsSpec;
+use api::spec::DiskFormat;
 use devices::virtio::SlotHandle;
+use devices::virtio::balloon::Settings;
 
 use crate::blueprint::{Blueprint, DeviceKind, DiskBlueprint, DiskSource};
 
@@ -60,15 +62,43 @@ pub(super) struct Drive {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Image {
     pub(super) path: PathBuf,
+    pub(super) format: DiskFormat,
     /// Device and inode, by which it is known again.
     pub(super) file: Option<(u64, u64)>,
 }
 
-/// What was asked of the balloon.
+/// What the balloon is to be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BalloonWish {
     pub(super) bytes: u64,
     pub(super) statistics_interval_s: u16,
+    deflate_on_oom: bool,
+    reporting: bool,
+    hinting: bool,
+}
+
+impl BalloonWish {
+    fn of(settings: &Settings) -> Self {
+        let seconds = settings.statistics_every.as_secs();
+        Self {
+            bytes: settings.target_bytes,
+            statistics_interval_s: u16::try_from(seconds).unwrap_or(u16::MAX),
+            deflate_on_oom: settings.deflate_on_oom,
+            reporting: settings.reporting,
+            hinting: settings.hinting,
+        }
+    }
+
+    /// In Firecracker's words.
+    pub(super) fn view(self) -> Balloon {
+        Balloon {
+            amount_mib: self.bytes / MIB,
+            deflate_on_oom: self.deflate_on_oom,
+            stats_polling_interval_s: self.statistics_interval_s.into(),
+            free_page_hinting: self.hinting,
+            free_page_reporting: self.reporting,
+        }
+    }
 }
 
 /// What a change that was made means for later requests.
@@ -82,10 +112,11 @@ pub(super) enum Effect {
 }
 
 impl Image {
-    pub(super) fn at(path: &Path) -> Self {
+    pub(super) fn at(path: &Path, format: DiskFormat) -> Self {
         let file = std::fs::metadata(path).ok();
         Self {
             path: path.to_owned(),
+            format,
             file: file.map(|one| (one.dev(), one.ino())),
         }
     }
@@ -95,7 +126,7 @@ impl Drive {
     fn of(disk: &DiskBlueprint) -> Self {
         let image = match &disk.source {
             DiskSource::BuiltIn => None,
-            DiskSource::User { path, .. } => Some(Image::at(path)),
+            DiskSource::User { path, format, .. } => Some(Image::at(path, *format)),
         };
         Self {
             id: disk.id.as_ref().map(|id| id.as_str().to_owned()),
@@ -119,13 +150,20 @@ impl Machine {
                 _ => None,
             }
         };
+        let balloon = |name: &str| {
+            let found = blueprint.devices.iter().find(|one| one.name == name)?;
+            match &found.kind {
+                DeviceKind::VirtioBalloon(settings) => Some(BalloonWish::of(settings)),
+                _ => None,
+            }
+        };
         let devices = handles.into_iter().map(|(name, handle)| Device {
             model: model(&name),
             drive: drive(&name),
+            balloon: balloon(&name).unwrap_or_default(),
             name,
             handle,
             limits: LimitsSpec::default(),
-            balloon: BalloonWish::default(),
         });
         let devices = devices.collect();
         let initrd = blueprint.initrd.as_deref();
@@ -196,6 +234,13 @@ impl Machine {
         }
     }
 
+    /// The balloon's set-up.
+    pub(super) fn balloon(&self) -> Result<Balloon, ApiError> {
+        let place = self.of_model(BALLOON)?;
+        let device = self.devices.get(place).ok_or_else(super::gone)?;
+        Ok(device.balloon.view())
+    }
+
     pub(super) fn instance(&self) -> InstanceInfo {
         InstanceInfo {
             id: NAMELESS.to_owned(),
@@ -224,11 +269,7 @@ impl Machine {
         let entropy = self.devices.iter().find(|one| one.model == ENTROPY);
         let balloon = self.devices.iter().find(|one| one.model == BALLOON);
         VmConfig {
-            balloon: balloon.map(|device| Balloon {
-                amount_mib: device.balloon.bytes / MIB,
-                stats_polling_interval_s: device.balloon.statistics_interval_s.into(),
-                ..Balloon::default()
-            }),
+            balloon: balloon.map(|device| device.balloon.view()),
             drives: self.devices.iter().filter_map(drive_config).collect(),
             boot_source: BootSource {
                 kernel_image_path: self.plan.kernel.image.clone(),
@@ -281,6 +322,6 @@ fn drive_config(device: &Device) -> Option<DriveConfig> {
 fn rate_limiter(limits: LimitsSpec) -> Option<RateLimiter> {
     (limits != LimitsSpec::default()).then_some(RateLimiter {
         bandwidth: limits.bandwidth.map(Into::into),
-        ops: limits.operations.map(Into::into),
+        ops: limits.iops.map(Into::into),
     })
 }

@@ -159,13 +159,10 @@ impl Api {
                 change(machine.of_model(machine::BALLOON)?, Change::Balloon(wanted))
             }
             Call::Devices => work(None, Work::devices(machine)),
-            Call::Balloon => {
-                let place = machine.of_model(machine::BALLOON)?;
-                work(None, Work::balloon(machine, place, balloon::set_up))
-            }
+            Call::Balloon => told(Response::json(200, &machine.balloon()?)),
             Call::BalloonStatistics => {
                 let place = machine.of_model(machine::BALLOON)?;
-                work(None, Work::balloon(machine, place, balloon::statistics))
+                work(None, Work::balloon(machine, place))
             }
         }
     }
