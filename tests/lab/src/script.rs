@@ -6,6 +6,9 @@ use std::fmt::Write;
 /// Where the lab's PID 1 finds the script.
 pub const PATH: &str = "/lab/cases";
 
+/// Where the API of a case's program listens, if it was told to.
+pub const SOCKET: &str = "/tmp/api.sock";
+
 /// One run of the coracle program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Case {
@@ -32,6 +35,23 @@ pub enum Step {
     Terminate,
     /// Run another program of the lab's /bin beside it, with these arguments, to its end.
     Beside(String),
+    /// Ask the program's API, which listens at [`SOCKET`].
+    Ask(Request),
+    /// Give a file this many bytes.
+    Resize(String, u64),
+}
+
+/// A request to the program's API and the status that is right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The status.
+    pub status: u16,
+    /// `GET`, `PUT` or `PATCH`.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The body, in one line; empty for none.
+    pub body: String,
 }
 
 /// The script as text.
@@ -50,6 +70,13 @@ pub fn write(cases: &[Case]) -> String {
                 Step::Send(keys) => writeln!(text, "send {keys}"),
                 Step::Terminate => writeln!(text, "terminate"),
                 Step::Beside(line) => writeln!(text, "beside {line}"),
+                Step::Ask(Request {
+                    status,
+                    method,
+                    path,
+                    body,
+                }) => writeln!(text, "ask {status} {method} {path} {body}"),
+                Step::Resize(path, bytes) => writeln!(text, "resize {bytes} {path}"),
             };
         }
         let _ = writeln!(text, "exit {}", case.exit);
@@ -81,11 +108,28 @@ pub fn read(text: &str) -> Result<Vec<Case>, String> {
             "send" => case.steps.push(Step::Send(value.to_owned())),
             "beside" => case.steps.push(Step::Beside(value.to_owned())),
             "terminate" => case.steps.push(Step::Terminate),
+            "ask" => case.steps.push(Step::Ask(request(value).ok_or_else(odd)?)),
+            "resize" => {
+                let (bytes, path) = value.split_once(' ').ok_or_else(odd)?;
+                let bytes = bytes.parse().map_err(|_| odd())?;
+                case.steps.push(Step::Resize(path.to_owned(), bytes));
+            }
             "exit" => case.exit = value.parse().map_err(|_| odd())?,
             _ => return Err(odd()),
         }
     }
     Ok(cases)
+}
+
+fn request(value: &str) -> Option<Request> {
+    let mut words = value.splitn(4, ' ');
+    let mut word = || words.next().map(str::to_owned);
+    Some(Request {
+        status: word()?.parse().ok()?,
+        method: word()?,
+        path: word()?,
+        body: word()?,
+    })
 }
 
 #[cfg(test)]
@@ -106,6 +150,13 @@ mod tests {
                 Step::Send(String::new()),
                 Step::Beside("a-program with arguments".to_owned()),
                 Step::Terminate,
+                Step::Ask(Request {
+                    status: 204,
+                    method: "PATCH".to_owned(),
+                    path: "/a".to_owned(),
+                    body: "{\"a\": 1}".to_owned(),
+                }),
+                Step::Resize("/a b".to_owned(), 512),
             ],
             exit: 3,
             seconds: 60,
@@ -118,7 +169,7 @@ mod tests {
             },
         ];
         assert_eq!(read(&write(&cases)), Ok(cases));
-        for bad in ["exit 3", "case a\nexit x", "case a\nfly"] {
+        for bad in ["exit 3", "case a\nexit x", "case a\nfly", "case a\nask x"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -64,6 +64,8 @@ pub(super) fn write(
     let mut disk = DISK_MARK.to_vec();
     disk.resize(DISK_SIZE, 0);
     archive.file("disks/disk", &disk, false);
+    // One that cases may change.
+    archive.file("disks/hot", &disk, false);
     std::fs::write(path, archive.finish()).with_context(|| path.display().to_string())
 }
 

@@ -19,6 +19,11 @@ fn main() {
         Ok(found) => println!("lab-guest: ready {found}"),
         Err(error) => println!("lab-guest: wrong: {error:#}"),
     }
+    if let Some(task) = setup::argument("lab.hot")
+        && let Err(error) = lab::hot::run(&task)
+    {
+        println!("lab-guest: wrong: {error:#}");
+    }
     let end = setup::argument("lab.end").unwrap_or_default();
     if let Err(error) = finish(&end) {
         println!("lab-guest: wrong: {error:#}");

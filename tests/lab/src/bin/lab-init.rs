@@ -2,12 +2,16 @@
 //! then powers off. Whatever goes wrong is part of the report.
 
 use anyhow::{Context, Result, bail};
+use api::client::Client;
+use api::http::Method;
 use lab::report::Line;
-use lab::script::{self, Case, Step};
+use lab::script::{self, Case, Request, Step};
 use lab::setup;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::system::{RebootCommand, reboot};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -17,6 +21,8 @@ const CORACLE: &str = "/bin/coracle";
 const LINES_SHOWN: usize = 40;
 /// How often the lab says that a program beside the guest is at work.
 const STILL_RUNNING: Duration = Duration::from_secs(30);
+/// How long an answer of the program's API may take; the machine is emulated.
+const API_PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() {
     if let Err(error) = run() {
@@ -78,6 +84,8 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
             Step::Send(keys) => run.send(keys),
             Step::Terminate => run.terminate(),
             Step::Beside(line) => beside(line, &case.name, run.deadline, console),
+            Step::Ask(request) => ask(request),
+            Step::Resize(path, bytes) => resize(path, *bytes),
         };
         if outcome.is_err() {
             // Whatever the program says about it comes with the output.
@@ -140,6 +148,31 @@ fn beside(line: &str, case: &str, deadline: Instant, console: &mut Vec<u8>) -> R
         bail!("{program}: {}", output.status);
     }
     Ok(())
+}
+
+/// Asks the program's API and judges the status.
+fn ask(request: &Request) -> Result<()> {
+    let mut client = Client::connect(Path::new(script::SOCKET), API_PATIENCE)?;
+    let body = Some(request.body.as_bytes()).filter(|body| !body.is_empty());
+    let method = Method::named(&request.method);
+    let answer = client.request(method, &request.path, body)?;
+    if answer.status != request.status {
+        let text = String::from_utf8_lossy(&answer.body);
+        let (status, path) = (answer.status, &request.path);
+        bail!(
+            "{path}: status {status} instead of {}: {text}",
+            request.status
+        );
+    }
+    Ok(())
+}
+
+fn resize(path: &str, bytes: u64) -> Result<()> {
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .with_context(|| path.to_owned())?;
+    file.set_len(bytes).with_context(|| path.to_owned())
 }
 
 /// A running program.

@@ -1,6 +1,7 @@
 //! The table of what runs in the lab, one file an area. Exit codes are those of
 //! `coracle boot --help`.
 
+mod api;
 mod boot;
 mod misc;
 mod vsock;
@@ -18,7 +19,7 @@ const PANICKED: i32 = 5;
 pub(super) const LIMIT_SECONDS: u64 = 120;
 
 /// The areas, in the order in which their cases run. A new one is a file and a line here.
-const AREAS: &[fn() -> Vec<Case>] = &[boot::cases, misc::cases, vsock::cases];
+const AREAS: &[fn() -> Vec<Case>] = &[api::cases, boot::cases, misc::cases, vsock::cases];
 
 /// Every case whose name contains `filter`.
 pub(super) fn all(filter: &str) -> Vec<Case> {
