@@ -10,6 +10,8 @@ use hostile::{Bench, Subject, Transport};
 /// The most that a device and its driver may take from the heap in one run.
 const MOST_BYTES: usize = 16 << 20;
 
+static ZEROES: [u8; 0x1_0000] = [0; 0x1_0000];
+
 thread_local! {
     // Making memory is most of the cost of a run.
     static RAM: RefCell<Option<GuestRam>> = const { RefCell::new(None) };
@@ -24,8 +26,7 @@ pub fn ram() -> GuestRam {
             (0x8_0000, 0x1_0000),
             (HOLE - 0x1000, 0x1000),
         ] {
-            let zeroes = [0; 0x1_0000];
-            ram.write_bytes(at, &zeroes[..len]).unwrap();
+            ram.write_bytes(at, &ZEROES[..len]).unwrap();
         }
         ram
     })

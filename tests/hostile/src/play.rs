@@ -136,12 +136,20 @@ pub(crate) fn perform(bench: &mut Bench, act: &Act) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// What is put into memory most: not made anew each time, for the sake of fuzzers.
+static ZEROES: [u8; 4096] = [0; 4096];
+
 /// Gives `len` bytes at `at` to `write`, piece by piece: whether it took all.
 pub(crate) fn fill(at: u64, len: u64, byte: u8, mut write: impl FnMut(u64, &[u8]) -> bool) -> bool {
-    let piece = [byte; 4096];
+    let made = if byte == 0 {
+        Vec::new()
+    } else {
+        vec![byte; ZEROES.len()]
+    };
+    let piece = if byte == 0 { &ZEROES[..] } else { &made };
     (0..len).step_by(piece.len()).all(|offset| {
         let rest = usize::try_from(len - offset).unwrap_or(usize::MAX);
-        let piece = piece.get(..rest).unwrap_or(&piece);
+        let piece = piece.get(..rest).unwrap_or(piece);
         write(at.wrapping_add(offset), piece)
     })
 }

@@ -5,6 +5,7 @@ use crate::step::{At, BUFFERS, Row, Step, Subject};
 
 pub mod balloon;
 pub mod block;
+pub mod config;
 pub mod console;
 pub mod held;
 pub mod registers;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Row> {
         held::rows(),
         transport::rows(),
         registers::rows(),
+        config::rows(),
         block::rows(),
         vsock::rows(),
         balloon::rows(),
@@ -53,6 +55,7 @@ pub fn subjects() -> Vec<&'static Subject> {
         &subjects::BLOCK_WRITTEN,
         &subjects::BLOCK_READ_ONLY,
         &held::HOLDER,
+        &config::CHANGER,
     ]
 }
 
