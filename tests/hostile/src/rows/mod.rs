@@ -56,6 +56,7 @@ pub fn subjects() -> Vec<&'static Subject> {
         &subjects::BLOCK_READ_ONLY,
         &held::HOLDER,
         &config::CHANGER,
+        &vsock::VSOCK,
     ]
 }
 
