@@ -57,6 +57,9 @@ pub fn subjects() -> Vec<&'static Subject> {
         &held::HOLDER,
         &config::CHANGER,
         &vsock::VSOCK,
+        &console::CONSOLE,
+        &console::PORTS,
+        &balloon::BALLOON,
     ]
 }
 
