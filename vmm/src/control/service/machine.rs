@@ -136,6 +136,28 @@ impl Drive {
     }
 }
 
+#[cfg(test)]
+impl Drive {
+    pub(super) fn new(image: &Path, format: DiskFormat) -> Self {
+        Self {
+            id: None,
+            image: Some(Image::at(image, format)),
+            read_only: false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Machine {
+    pub(super) fn for_tests(plan: MachinePlan, devices: Vec<Device>) -> Self {
+        Self {
+            plan,
+            initrd: None,
+            devices,
+        }
+    }
+}
+
 impl Machine {
     pub(super) fn new(blueprint: &Blueprint, handles: Vec<(String, SlotHandle)>) -> Self {
         let plan = blueprint.describe();

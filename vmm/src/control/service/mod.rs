@@ -201,3 +201,6 @@ fn gone() -> ApiError {
         "",
     )
 }
+
+#[cfg(test)]
+mod tests;
