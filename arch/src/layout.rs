@@ -4,12 +4,12 @@
 //! 0x0000_0500  GDT                        0x0010_0000  RAM, kernel, initrd
 //! 0x0000_6000  PVH start_info             0xC000_0000  end of low RAM, the hole begins
 //! 0x0000_7000  zero page (boot_params)    0xD000_0000  virtio-mmio windows
-//! 0x0000_8FF0  top of the boot stack      0xFEC0_0000  IOAPIC
-//! 0x0000_9000  page tables                0xFEE0_0000  local APIC
-//! 0x0002_0000  command line               0xFFFB_C000  KVM's identity map page and TSS
-//! 0x0009_FC00  reserved up to 1 MiB       0x1_0000_0000 RAM above the hole
-//! 0x000E_0000  ACPI RSDP and tables
-//! 0x000F_0000  MP table
+//! 0x0000_8FF0  top of the boot stack      0xD100_0000  windows of PCI functions
+//! 0x0000_9000  page tables                0xE000_0000  PCI configuration spaces
+//! 0x0002_0000  command line               0xFEC0_0000  IOAPIC
+//! 0x0009_FC00  reserved up to 1 MiB       0xFEE0_0000  local APIC
+//! 0x000E_0000  ACPI RSDP and tables       0xFFFB_C000  KVM's identity map page and TSS
+//! 0x000F_0000  MP table                   0x1_0000_0000 RAM above the hole
 //! ```
 
 /// Size of a page of the guest, in bytes.
@@ -67,6 +67,16 @@ pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// Number of virtio-mmio windows.
 pub const VIRTIO_MMIO_SLOTS: usize = 16;
+/// First address for the windows of PCI functions.
+pub const PCI_MEMORY: u64 = 0xd100_0000;
+/// Length of that range, in bytes; the configuration spaces follow.
+pub const PCI_MEMORY_SIZE: u64 = PCI_ECAM - PCI_MEMORY;
+/// Configuration spaces of PCI bus 0, 4 KiB each.
+pub const PCI_ECAM: u64 = 0xe000_0000;
+/// Length of the configuration spaces of one bus, in bytes.
+pub const PCI_ECAM_SIZE: u64 = 1 << 20;
+/// Number of devices on PCI bus 0 beside the host bridge, which is device 0.
+pub const PCI_SLOTS: usize = 31;
 /// Registers of the IOAPIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Length of the IOAPIC's window, in bytes.
@@ -109,6 +119,13 @@ pub const PVPANIC: u16 = 0x505;
 /// Port of POST codes; writes are ignored.
 pub const DEBUG_PORT: u16 = 0x80;
 
+/// First port of PCI configuration mechanism 1: address, then data.
+pub const PCI_CONFIG: u16 = 0xcf8;
+/// Number of ports of that mechanism.
+pub const PCI_CONFIG_PORTS: u16 = 8;
+
+/// First GSI that is a message of a PCI function, behind the IOAPIC's pins.
+pub const FIRST_MESSAGE: u32 = IOAPIC_PINS as u32;
 /// Line (GSI and IOAPIC pin) of the first serial port.
 pub const COM1_LINE: u32 = 4;
 /// Line of the generic event device.
@@ -123,6 +140,16 @@ pub fn virtio_slot(slot: usize) -> Option<(u64, u32)> {
     let line = *VIRTIO_LINES.get(slot)?;
     let offset = u64::try_from(slot).ok()?.checked_mul(VIRTIO_MMIO_SIZE)?;
     Some((VIRTIO_MMIO + offset, line))
+}
+
+/// Device number of a PCI slot, and where its window of `len` bytes goes, a power of two of at most
+/// 4 MiB; `None` when there is no such slot.
+#[must_use]
+pub fn pci_slot(slot: usize, len: u64) -> Option<(u8, u64)> {
+    let device = u8::try_from(slot + 1).ok().filter(|_| slot < PCI_SLOTS)?;
+    let offset = u64::from(device).checked_mul(len)?;
+    let fits = len.is_power_of_two() && len <= 4 << 20;
+    fits.then_some((device, PCI_MEMORY + offset))
 }
 
 /// Splits guest memory around the hole: one or two `(start, length)` ranges, in bytes.
@@ -178,5 +205,21 @@ mod tests {
         let (last, _) = virtio_slot(VIRTIO_MMIO_SLOTS - 1).unwrap();
         assert!(last + VIRTIO_MMIO_SIZE <= IOAPIC);
         assert_eq!(virtio_slot(VIRTIO_MMIO_SLOTS), None);
+        assert!(last + VIRTIO_MMIO_SIZE <= PCI_MEMORY);
+    }
+
+    #[test]
+    fn windows_of_functions_are_aligned_and_before_the_configuration_spaces() {
+        assert_eq!(pci_slot(0, 0x8000), Some((1, 0xd100_8000)));
+        assert_eq!(pci_slot(30, 0x8000), Some((31, 0xd10f_8000)));
+        assert_eq!(pci_slot(31, 0x8000), None);
+        assert_eq!(pci_slot(usize::MAX - 1, 0x8000), None);
+        for len in [0, 3, 8 << 20, u64::MAX] {
+            assert_eq!(pci_slot(1, len), None, "{len}");
+        }
+        let (_, last) = pci_slot(30, 4 << 20).unwrap();
+        assert!(last.is_multiple_of(4 << 20));
+        assert!(last + (4 << 20) <= PCI_MEMORY + PCI_MEMORY_SIZE);
+        assert!(PCI_ECAM + PCI_ECAM_SIZE <= IOAPIC);
     }
 }

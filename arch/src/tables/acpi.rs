@@ -12,6 +12,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
@@ -44,6 +45,11 @@ pub fn acpi(platform: &Platform) -> AcpiTables {
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if let Some(pci) = &platform.pci {
+        let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
+        mcfg.add_ecam(pci.ecam, 0, 0, 0);
+        xsdt.add_entry(area.add(&mcfg));
+    }
     let xsdt = area.add(&xsdt);
     let rsdp = bytes_of(&Rsdp::new(OEM, xsdt));
     area.bytes

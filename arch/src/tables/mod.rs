@@ -22,6 +22,8 @@ pub struct Platform {
     pub ram: Vec<(u64, u64)>,
     /// The virtio-mmio windows, at most 16.
     pub virtio: Vec<VirtioMmio>,
+    /// The PCI bus, if there is one.
+    pub pci: Option<PciBus>,
     /// Whether there is a serial port.
     pub serial: bool,
 }
@@ -35,6 +37,15 @@ pub struct VirtioMmio {
     pub size: u64,
     /// Its interrupt line: GSI and pin of the I/O APIC.
     pub line: u32,
+}
+
+/// PCI bus 0, whose functions interrupt by message only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PciBus {
+    /// Guest-physical address of the configuration spaces, 1 MiB.
+    pub ecam: u64,
+    /// The addresses that functions may have windows at: start and length, below 4 GiB.
+    pub memory: (u64, u64),
 }
 
 /// The ACPI tables, ready to be placed.

@@ -179,6 +179,7 @@ mod tests {
             cpus,
             ram: vec![(0, 128 << 20)],
             virtio: Vec::new(),
+            pci: None,
             serial: true,
         }
     }

@@ -8,7 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
-use super::super::{Platform, VirtioMmio};
+use super::super::{PciBus, Platform, VirtioMmio};
 use super::{OEM, OEM_REVISION, OEM_TABLE, bytes_of};
 use crate::layout;
 
@@ -42,6 +42,10 @@ pub(super) fn dsdt(platform: &Platform) -> impl Aml {
         devices.push(virtio(number, window));
     }
     devices.push(pvpanic());
+    if let Some(pci) = &platform.pci {
+        devices.push(pci_bus(pci));
+        devices.push(configuration_spaces(pci.ecam));
+    }
     devices.push(power_button());
     devices.push(event_device());
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
@@ -75,7 +79,7 @@ fn serial() -> Raw {
 
 fn virtio(number: u8, window: &VirtioMmio) -> Raw {
     let name = format!("VI{number:02}");
-    let memory = memory(window);
+    let memory = memory(window.address, window.size);
     let line = line(window.line);
     Raw(bytes_of(&Device::new(
         name.as_str().into(),
@@ -89,8 +93,7 @@ fn virtio(number: u8, window: &VirtioMmio) -> Raw {
 }
 
 /// The window as a resource; one that 32 bits cannot name takes the larger form.
-fn memory(window: &VirtioMmio) -> Raw {
-    let VirtioMmio { address, size, .. } = *window;
+fn memory(address: u64, size: u64) -> Raw {
     Raw(match (u32::try_from(address), u32::try_from(size)) {
         (Ok(address), Ok(size)) => bytes_of(&Memory32Fixed::new(true, address, size)),
         _ => {
@@ -113,6 +116,51 @@ fn pvpanic() -> Raw {
             &Name::new("_HID".into(), &"QEMU0001"),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port])),
             &Name::new("_STA".into(), &WORKS),
+        ],
+    )))
+}
+
+/// PCI bus 0 with its host bridge: the bus number, the ports that are not the bridge's own, and
+/// the addresses of functions' windows. No routing: there are no interrupt pins.
+fn pci_bus(pci: &PciBus) -> Raw {
+    let (first, own) = (layout::PCI_CONFIG, layout::PCI_CONFIG_PORTS);
+    let bus = AddressSpace::<u16>::new_bus_number(0, 0);
+    let bridge = IO::new(first, first, 1, u8::try_from(own).unwrap_or(0));
+    let below = AddressSpace::<u16>::new_io(0, first - 1, None);
+    let above = AddressSpace::<u16>::new_io(first + own, u16::MAX, None);
+    let (start, len) = pci.memory;
+    let low = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
+    let memory = AddressSpace::<u32>::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        low(start),
+        low(start.saturating_add(len).saturating_sub(1)),
+        None,
+    );
+    let resources: Vec<&dyn Aml> = vec![&bus, &bridge, &below, &above, &memory];
+    Raw(bytes_of(&Device::new(
+        "PCI0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_SEG".into(), &ZERO),
+            &Name::new("_BBN".into(), &ZERO),
+            &Name::new("_CCA".into(), &ONE),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
+        ],
+    )))
+}
+
+/// The addresses of MCFG as taken: kernels believe that table only then (PCI Firmware 3.2, 4.1.2).
+fn configuration_spaces(ecam: u64) -> Raw {
+    let spaces = memory(ecam, layout::PCI_ECAM_SIZE);
+    Raw(bytes_of(&Device::new(
+        "ECAM".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&spaces])),
         ],
     )))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::tables::{MPTABLE, VirtioMmio, checksum};
+use crate::tables::{MPTABLE, PciBus, VirtioMmio, checksum};
 
 fn platform(cpus: u8, windows: usize) -> Platform {
     let virtio = (0..windows).map(|slot| {
@@ -18,7 +18,19 @@ fn platform(cpus: u8, windows: usize) -> Platform {
         cpus,
         ram: vec![(0, 128 << 20)],
         virtio: virtio.collect(),
+        pci: None,
         serial: true,
+    }
+}
+
+fn with_pci() -> Platform {
+    let bus = PciBus {
+        ecam: layout::PCI_ECAM,
+        memory: (layout::PCI_MEMORY, layout::PCI_MEMORY_SIZE),
+    };
+    Platform {
+        pci: Some(bus),
+        ..platform(2, 0)
     }
 }
 
@@ -60,7 +72,7 @@ fn walk(bytes: &[u8]) -> [Vec<u8>; 3] {
     assert_eq!(checksum(&bytes[..36]), 0);
     assert_eq!(bytes[15], 2);
     let xsdt = table(bytes, number(bytes, 24, 8), b"XSDT");
-    assert_eq!(xsdt.len(), 36 + 2 * 8);
+    assert!([36 + 2 * 8, 36 + 3 * 8].contains(&xsdt.len()));
     let fadt = table(bytes, number(&xsdt, 36, 8), b"FACP");
     let madt = table(bytes, number(&xsdt, 44, 8), b"APIC");
     let dsdt = table(bytes, number(&fadt, 140, 8), b"DSDT");
@@ -136,6 +148,57 @@ fn the_dsdt_has_a_node_for_each_device() {
 }
 
 #[test]
+fn a_pci_bus_has_a_node_and_its_configuration_spaces_a_table() {
+    let bytes = bytes(&with_pci());
+    let xsdt = table(&bytes, number(&bytes, 24, 8), b"XSDT");
+    let mcfg = table(&bytes, number(&xsdt, 52, 8), b"MCFG");
+    let mut entry = vec![0; 8];
+    entry.extend(layout::PCI_ECAM.to_le_bytes());
+    // Segment 0, buses 0 to 0.
+    entry.extend([0; 8]);
+    assert_eq!(mcfg[36..], entry);
+    let [dsdt, ..] = walk(&bytes);
+    assert_eq!(count(&dsdt, b"PCI0"), 1);
+    // PNP0A08, PNP0A03, PNP0C02.
+    for id in [
+        [0x41, 0xd0, 0x0a, 0x08],
+        [0x41, 0xd0, 0x0a, 0x03],
+        [0x41, 0xd0, 0x0c, 0x02],
+    ] {
+        assert_eq!(count(&dsdt, &id), 1, "{id:x?}");
+    }
+    for (what, resource) in [
+        (
+            "bus",
+            vec![0x88, 13, 0, 2, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+        ),
+        ("bridge", vec![0x47, 1, 0xf8, 0x0c, 0xf8, 0x0c, 1, 8]),
+        (
+            "low ports",
+            vec![
+                0x88, 13, 0, 1, 0x0c, 3, 0, 0, 0, 0, 0xf7, 0x0c, 0, 0, 0xf8, 0x0c,
+            ],
+        ),
+        (
+            "high ports",
+            vec![
+                0x88, 13, 0, 1, 0x0c, 3, 0, 0, 0, 0x0d, 0xff, 0xff, 0, 0, 0, 0xf3,
+            ],
+        ),
+        ("spaces", vec![0x86, 9, 0, 1, 0, 0, 0, 0xe0, 0, 0, 0x10, 0]),
+    ] {
+        assert_eq!(count(&dsdt, &resource), 1, "{what}");
+    }
+    let mut memory = vec![0x87, 23, 0, 0, 0x0c, 1, 0, 0, 0, 0];
+    memory.extend(0xd100_0000_u32.to_le_bytes());
+    memory.extend(0xdfff_ffff_u32.to_le_bytes());
+    memory.extend(0_u32.to_le_bytes());
+    memory.extend(0x0f00_0000_u32.to_le_bytes());
+    assert_eq!(count(&dsdt, &memory), 1);
+    assert_eq!(count(&dsdt, b"LNRO0005"), 0);
+}
+
+#[test]
 fn a_window_above_4_gib_is_named_in_full() {
     let far = VirtioMmio {
         address: 0x12_3456_7000,
@@ -182,4 +245,10 @@ fn dump_for_iasl() {
     std::fs::write(folder.join("dsdt.aml"), dsdt).unwrap();
     std::fs::write(folder.join("facp.aml"), fadt).unwrap();
     std::fs::write(folder.join("apic.aml"), madt).unwrap();
+    let bytes = bytes(&with_pci());
+    let [dsdt, ..] = walk(&bytes);
+    std::fs::write(folder.join("dsdt-pci.aml"), dsdt).unwrap();
+    let xsdt = table(&bytes, number(&bytes, 24, 8), b"XSDT");
+    let mcfg = table(&bytes, number(&xsdt, 52, 8), b"MCFG");
+    std::fs::write(folder.join("mcfg.aml"), mcfg).unwrap();
 }
