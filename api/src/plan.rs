@@ -115,6 +115,9 @@ pub struct DevicePlan {
     /// Its window in the guest's memory, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mmio: Option<WindowPlan>,
+    /// Its place on the PCI bus, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciPlan>,
     /// Its line of the I/O APIC, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
@@ -132,6 +135,17 @@ pub struct DevicePlan {
     pub options: Vec<String>,
     /// The thread that serves it.
     pub thread: String,
+}
+
+/// A device's place on the PCI bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PciPlan {
+    /// Bus, device and function, as lspci writes them.
+    pub address: String,
+    /// How many messages it interrupts with.
+    pub vectors: u16,
+    /// The first of their numbers among KVM's interrupts (GSI).
+    pub first_gsi: u32,
 }
 
 /// A range of ports or addresses that a device answers.

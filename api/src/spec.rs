@@ -18,7 +18,7 @@ pub use console_port::{ConsolePortSpec, PortBackend};
 pub use disk::{DiskFormat, DiskSpec};
 pub use guard::{PanicAction, WatchdogAction};
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
-pub use machine::{MachineSpec, PlatformTables};
+pub use machine::{MachineSpec, PlatformTables, Transport};
 pub use size::{SizeError, SizeSpec};
 pub use text::TextError;
 pub use vsock::VsockSpec;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::spec::{ConsoleBackend, ConsolePortSpec, DiskFormat, PanicAction, WatchdogAction};
 use arch::boot::{BootPlan, KernelFormat, Placement};
+use arch::layout;
 use arch::tables::Platform;
 use devices::virtio::{balloon, blk, console, rng, vsock};
 
@@ -101,6 +102,21 @@ pub enum Window {
         /// How many bytes.
         len: u64,
     },
+    /// A function on PCI bus 0.
+    Pci(PciBlueprint),
+}
+
+/// A device's place on PCI bus 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciBlueprint {
+    /// The device number, 1 to 31.
+    pub device: u8,
+    /// Where its window is to begin with.
+    pub window: u64,
+    /// How many messages it has.
+    pub vectors: u16,
+    /// The GSI of the first message; the others follow.
+    pub first_gsi: u32,
 }
 
 /// Which device, with what its constructor needs.
@@ -120,6 +136,8 @@ pub enum DeviceKind {
         /// Its pins.
         pins: u8,
     },
+    /// The PCI bus with its host bridge.
+    PciBus,
     /// The port on which the guest's kernel tells of its panic.
     Pvpanic(PanicAction),
     /// The watchdog.
@@ -180,6 +198,7 @@ impl DeviceKind {
             | Self::I8042
             | Self::PowerManagement
             | Self::IoApic { .. }
+            | Self::PciBus
             | Self::Pvpanic(_)
             | Self::Watchdog(_) => Vec::new(),
         }
@@ -187,7 +206,17 @@ impl DeviceKind {
 }
 
 impl Blueprint {
-    /// The devices that sit in virtio-mmio windows, in the order of the windows.
+    /// How many GSIs there are: the I/O APIC's pins and the messages of PCI functions.
+    #[must_use]
+    pub fn gsis(&self) -> usize {
+        let messages = self.devices.iter().map(|device| match device.at {
+            Window::Pci(place) => usize::from(place.vectors),
+            Window::Ports { .. } | Window::Mmio { .. } => 0,
+        });
+        usize::from(layout::IOAPIC_PINS) + messages.sum::<usize>()
+    }
+
+    /// The virtio devices, in the order of their windows.
     pub fn virtio(&self) -> impl Iterator<Item = &DeviceBlueprint> {
         self.devices
             .iter()

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use api::spec::{KernelProtocol, PlatformTables};
 use arch::boot::{self, BootError, BootShape, Kernel, Protocol};
 use arch::layout;
-use arch::tables::{self, Platform, VirtioMmio};
+use arch::tables::{self, PciBus, Platform, VirtioMmio};
 
 use crate::blueprint::{
-    Blueprint, DeviceBlueprint, KernelBlueprint, MemoryBlueprint, MemorySlot, Window,
+    Blueprint, DeviceBlueprint, DeviceKind, KernelBlueprint, MemoryBlueprint, MemorySlot, Window,
 };
 use crate::config::{Config, ConfigError, HUGE_PAGE_BYTES, Problem};
 use crate::host::HostCaps;
@@ -261,10 +261,18 @@ fn platform(config: &Config, devices: &[DeviceBlueprint]) -> Platform {
             }),
             _ => None,
         });
+    let pci = devices
+        .iter()
+        .any(|device| device.kind == DeviceKind::PciBus)
+        .then_some(PciBus {
+            ecam: layout::PCI_ECAM,
+            memory: (layout::PCI_MEMORY, layout::PCI_MEMORY_SIZE),
+        });
     Platform {
         cpus: config.cpus.get(),
         ram: layout::ram_ranges(config.memory.bytes()),
         virtio: virtio.collect(),
+        pci,
         serial: true,
     }
 }

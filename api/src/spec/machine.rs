@@ -51,6 +51,8 @@ pub struct MachineSpec {
     /// Streams between programs of the guest and of the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockSpec>,
+    /// How the guest reaches its virtio devices.
+    pub transport: Transport,
     /// Which tables describe the machine to the guest.
     pub platform: PlatformTables,
     /// How long a guest may take to stop after it was asked to, in milliseconds.
@@ -75,6 +77,7 @@ impl Default for MachineSpec {
             watchdog: None,
             panic: PanicAction::End,
             vsock: None,
+            transport: Transport::Mmio,
             platform: PlatformTables::Auto,
             stop_timeout_ms: 10_000,
         }
@@ -96,6 +99,22 @@ pub enum PlatformTables {
     /// Both.
     Both,
 }
+
+/// How the guest reaches its virtio devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// A window in memory for each, told by ACPI or the command line: virtio-mmio.
+    #[default]
+    Mmio,
+    /// Functions on a PCI bus: virtio-pci.
+    Pci,
+}
+
+words!(Transport, "transport", "mmio, pci", {
+    "mmio" => Transport::Mmio,
+    "pci" => Transport::Pci,
+});
 
 words!(PlatformTables, "platform", "auto, acpi, mptable, both", {
     "auto" => PlatformTables::Auto,

@@ -117,6 +117,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ACTION", help_heading = "Machine")]
     panic: Option<String>,
 
+    /// How the guest reaches virtio devices: mmio or pci [default: mmio]
+    #[arg(long, value_name = "HOW", help_heading = "Machine")]
+    transport: Option<String>,
+
     /// Tables that describe the machine: auto, acpi, mptable or both
     #[arg(long, value_name = "TABLES", help_heading = "Machine")]
     platform: Option<String>,
@@ -239,6 +243,9 @@ impl Flags {
         }
         if let Some(text) = &self.panic {
             spec.panic = text.parse().map_err(word)?;
+        }
+        if let Some(text) = &self.transport {
+            spec.transport = text.parse().map_err(word)?;
         }
         if let Some(text) = &self.platform {
             spec.platform = text.parse().map_err(word)?;

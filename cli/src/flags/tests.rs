@@ -3,7 +3,7 @@ use std::fs;
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
     KernelProtocol, KernelSpec, MachineSpec, PanicAction, PlatformTables, PortBackend, SizeSpec,
-    VsockSpec, WatchdogAction,
+    Transport, VsockSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -38,8 +38,8 @@ fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
                  --disk /e,id=e --no-rng --balloon size=64M,reporting --watchdog report \
-                 --console-port name=a,pty,console --panic report --vsock cid=9,path=/v --platform mptable --console file:/log \
-                 --console-device virtio --stop-timeout 1.5";
+                 --console-port name=a,pty,console --panic report --vsock cid=9,path=/v --transport pci \
+                 --platform mptable --console file:/log --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
     let expected = MachineSpec {
         kernel: Some(KernelSpec {
@@ -86,6 +86,7 @@ fn every_flag() {
             cid: 9,
             path: "/v".into(),
         }),
+        transport: Transport::Pci,
         platform: PlatformTables::Mptable,
         stop_timeout_ms: 1500,
     };
@@ -185,6 +186,11 @@ fn values_that_make_no_sense() {
             "--console-device vga",
             "console device \"vga\" is not one of auto, serial",
             "auto",
+        ),
+        (
+            "--transport ccw",
+            "transport \"ccw\" is not one of mmio, pci",
+            "mmio",
         ),
         (
             "--platform pc",

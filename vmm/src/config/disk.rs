@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use api::spec::{DiskFormat, MachineSpec};
+use api::spec::{DiskFormat, MachineSpec, Transport};
 use arch::layout;
 
 use super::{ConfigError, Problem, check_path};
 
-/// Most disks of a machine without further devices: every machine keeps slots for the console,
-/// the random numbers and the built-in guest's system image.
-const MAX_DISKS: usize = layout::VIRTIO_MMIO_SLOTS - 3;
+/// Slots that every machine keeps: for the console, the random numbers and the built-in guest's
+/// system image.
+const KEPT_SLOTS: usize = 3;
 
 /// A disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,12 @@ pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigErro
         spec.vsock.is_some(),
         !spec.console_ports.is_empty(),
     ];
-    let most = MAX_DISKS - others.map(usize::from).iter().sum::<usize>();
+    let slots = match spec.transport {
+        Transport::Mmio => layout::VIRTIO_MMIO_SLOTS,
+        // Never with the built-in guest.
+        Transport::Pci => layout::PCI_SLOTS + 1,
+    };
+    let most = slots - KEPT_SLOTS - others.map(usize::from).iter().sum::<usize>();
     if specs.len() > most {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
         let problem = Problem::TooMany {

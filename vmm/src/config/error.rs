@@ -89,6 +89,8 @@ pub enum Problem {
     Twice,
     /// A format that is never written, for a disk that is to be.
     OnlyRead,
+    /// Nothing that the built-in guest has a driver for.
+    NotBuiltIn,
 }
 
 impl ConfigError {
@@ -152,6 +154,7 @@ impl std::fmt::Display for Problem {
             Self::Outside { least, most } => write!(f, "not between {least} and {most}"),
             Self::Twice => write!(f, "given twice"),
             Self::OnlyRead => write!(f, "qcow2 images are only read"),
+            Self::NotBuiltIn => write!(f, "the built-in guest's kernel has no driver for it"),
         }
     }
 }
@@ -183,6 +186,7 @@ impl Problem {
                 "add `,ro`, or put a delta over the {field}: coracle disk create --base IMAGE \
                  --base-format qcow2 DELTA"
             ),
+            Self::NotBuiltIn => format!("give a kernel that has, or leave {field} out"),
         }
     }
 }

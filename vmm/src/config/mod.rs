@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use api::spec::{
     ConsoleBackend, ConsoleDevice, ConsolePortSpec, KernelFormat, KernelProtocol, KernelSpec,
-    MachineSpec, PanicAction, PlatformTables, WatchdogAction,
+    MachineSpec, PanicAction, PlatformTables, Transport, WatchdogAction,
 };
 
 pub use devices::virtio::balloon::Settings as BalloonSettings;
@@ -79,6 +79,8 @@ pub struct Config {
     pub panic: PanicAction,
     /// The socket device.
     pub vsock: Option<VsockConfig>,
+    /// How the guest reaches its virtio devices.
+    pub transport: Transport,
     /// Which tables describe the machine.
     pub platform: PlatformTables,
     /// How long a guest that was asked to stop may take.
@@ -129,6 +131,10 @@ impl TryFrom<&MachineSpec> for Config {
 
     fn try_from(spec: &MachineSpec) -> Result<Self, ConfigError> {
         let kernel = spec.kernel.as_ref().map(kernel_config).transpose()?;
+        if kernel.is_none() && spec.transport == Transport::Pci {
+            let problem = Problem::NotBuiltIn;
+            return Err(ConfigError::new("transport", &spec.transport, problem));
+        }
         if let Some(initrd) = &spec.initrd {
             check_path("initrd", initrd)?;
         }
@@ -165,6 +171,7 @@ impl TryFrom<&MachineSpec> for Config {
             watchdog: spec.watchdog,
             panic: spec.panic,
             vsock: spec.vsock.as_ref().map(VsockConfig::try_from).transpose()?,
+            transport: spec.transport,
             platform: spec.platform,
             stop_timeout: stop_timeout(spec.stop_timeout_ms)?,
         })

@@ -1,66 +1,63 @@
-//! The routing of interrupt lines: each pin of the IOAPIC is a GSI whose message KVM holds.
+//! The routing of interrupt lines: each pin of the IOAPIC, and each message of a PCI function, is
+//! a GSI whose message KVM holds.
 
 use devices::line::Msi;
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry};
 
 use super::{Attempt, KvmError, Vm};
 
-/// The messages behind the pins; a pin without one is masked.
+/// The messages behind the GSIs; one without a message is masked.
 ///
 /// Each change costs KVM a grace period of its readers, so only real changes are passed on.
 #[derive(Debug)]
 pub struct Routes {
     vm: Vm,
-    pins: Vec<Option<Msi>>,
+    gsis: Vec<Option<Msi>>,
 }
 
 impl Routes {
-    /// All of `pins` pins masked, as KVM has it after the split of the irqchip.
+    /// All of `gsis` GSIs masked, as KVM has it after the split of the irqchip.
     #[must_use]
-    pub fn new(vm: Vm, pins: usize) -> Self {
+    pub fn new(vm: Vm, gsis: usize) -> Self {
         Self {
             vm,
-            pins: vec![None; pins],
+            gsis: vec![None; gsis],
         }
     }
 
-    /// Routes `pin` to `message`, or masks it.
+    /// Routes a GSI to `message`, or masks it.
     ///
     /// # Errors
     /// [`KvmError`] with the host's reason; the old routing stays in force.
-    pub fn set(&mut self, pin: u32, message: Option<Msi>) -> Result<(), KvmError> {
-        let Some(slot) = usize::try_from(pin)
-            .ok()
-            .and_then(|pin| self.pins.get_mut(pin))
-        else {
+    pub fn set(&mut self, gsi: u32, message: Option<Msi>) -> Result<(), KvmError> {
+        let index = usize::try_from(gsi).unwrap_or(usize::MAX);
+        let Some(slot) = self.gsis.get_mut(index) else {
             return Ok(());
         };
         if *slot == message {
             return Ok(());
         }
         let before = std::mem::replace(slot, message);
-        let result = self.apply(pin);
+        let result = self.apply(gsi);
         if result.is_err()
-            && let Some(slot) = usize::try_from(pin)
-                .ok()
-                .and_then(|pin| self.pins.get_mut(pin))
+            && let Some(slot) = self.gsis.get_mut(index)
         {
             *slot = before;
         }
         result
     }
 
-    fn apply(&self, pin: u32) -> Result<(), KvmError> {
+    fn apply(&self, gsi: u32) -> Result<(), KvmError> {
         let entries: Vec<_> = (0..)
-            .zip(&self.pins)
+            .zip(&self.gsis)
             .filter_map(|(gsi, msi)| Some(entry(gsi, (*msi)?)))
             .collect();
         let table = KvmIrqRouting::from_entries(&entries)
-            .expect("invariant: an IOAPIC has fewer pins than a routing table has entries");
+            .expect("invariant: a machine has fewer GSIs than a routing table has entries");
         self.vm
             .fd()
             .set_gsi_routing(&table)
-            .attempt(|| format!("routing pin {pin}"))
+            .attempt(|| format!("routing interrupt {gsi}"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arch::layout;
 use devices::{Doorbell, GuestRam, IrqLine};
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{IoEventAddress, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vm_memory::{Address as _, GuestMemoryBackend as _, GuestMemoryRegion as _};
 
 use super::assist::{self, Assist, Needs};
@@ -119,6 +119,29 @@ impl Vm {
         self.fd
             .register_ioevent(doorbell.event_fd(), &IoEventAddress::Mmio(address), value)
             .attempt(|| format!("binding the doorbell at {address:#x}"))
+    }
+
+    /// Makes a write of any value and width at guest-physical `address` ring `doorbell` without an
+    /// exit to user space.
+    ///
+    /// # Errors
+    /// [`KvmError`] with the host's reason.
+    pub fn bind_doorbell_to_any(&self, doorbell: &Doorbell, address: u64) -> Result<(), KvmError> {
+        let at = IoEventAddress::Mmio(address);
+        self.fd
+            .register_ioevent(doorbell.event_fd(), &at, NoDatamatch)
+            .attempt(|| format!("binding the doorbell at {address:#x}"))
+    }
+
+    /// Undoes [`Self::bind_doorbell_to_any`].
+    ///
+    /// # Errors
+    /// [`KvmError`] with the host's reason, such as that it was not bound.
+    pub fn unbind_doorbell(&self, doorbell: &Doorbell, address: u64) -> Result<(), KvmError> {
+        let at = IoEventAddress::Mmio(address);
+        self.fd
+            .unregister_ioevent(doorbell.event_fd(), &at, NoDatamatch)
+            .attempt(|| format!("unbinding the doorbell at {address:#x}"))
     }
 
     /// Creates vCPU number `id`; the completions of [`assist`] come with it where needed.

@@ -144,7 +144,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         requests: requester,
         power,
     };
-    let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts);
+    let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts, blueprint.gsis());
     catalog.build(&blueprint)?;
     let (buses, built) = catalog.finish();
     let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;

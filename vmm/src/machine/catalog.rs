@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use api::spec::{ConsolePortSpec, DiskFormat, PanicAction, PortBackend, WatchdogAction};
-use devices::bus::{AddressRange, BusBuilder, BusDevice};
+use devices::bus::{AddressRange, BusBuilder, BusDevice, Place};
 use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
 use devices::legacy::IoApic;
@@ -12,6 +12,7 @@ use devices::legacy::{self, I8042, Pvpanic};
 use devices::legacy::{Serial, SerialInput};
 use devices::line::{Msi, Reporter};
 use devices::log::RateLimit;
+use devices::pci::PciRoot;
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::balloon::{self, Balloon};
 use devices::virtio::blk::Block;
@@ -20,15 +21,22 @@ use devices::virtio::console::{
 };
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::mmio::QUEUE_NOTIFY;
+use devices::virtio::transport::pci::WINDOW_BYTES;
 use devices::virtio::vsock::{SocketFile, Vsock};
-use devices::virtio::{SlotHandle, VirtioDevice, connect};
+use devices::virtio::{DeviceSlot, SlotHandle, VirtioDevice, connect, connect_pci};
 use devices::{Doorbell, GuestRam, IrqLine, PowerLine};
 
 use super::MachineError;
-use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
+use super::pci::{self, SharedRoutes};
+use crate::blueprint::{
+    Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, PciBlueprint, Window,
+};
 use crate::files::OpenFile;
 use crate::kvm::{Routes, Vm};
 use crate::vcpu::Buses;
+
+/// The attempt, when the host has no descriptors left for a virtio device.
+const CONNECT: &str = "creating a virtio device's descriptors";
 
 /// A doorbell that KVM could ring by itself, and where the driver writes.
 #[derive(Debug)]
@@ -56,6 +64,8 @@ pub(super) struct Catalog<'a> {
     parts: Parts,
     ports: BusBuilder,
     mmio: BusBuilder,
+    routes: SharedRoutes,
+    pci: Option<PciRoot>,
     ioapic: Option<Arc<Mutex<IoApic>>>,
     pm: Option<Arc<Mutex<Pm>>>,
     serial_button: Option<Arc<Mutex<Serial>>>,
@@ -85,6 +95,7 @@ impl<'a> Catalog<'a> {
         io: &'a mut Loop,
         terminal: &'a mut Terminal,
         parts: Parts,
+        gsis: usize,
     ) -> Self {
         Self {
             vm,
@@ -94,6 +105,8 @@ impl<'a> Catalog<'a> {
             parts,
             ports: BusBuilder::new("port"),
             mmio: BusBuilder::new("mmio"),
+            routes: SharedRoutes::new(Routes::new(vm.clone(), gsis)),
+            pci: None,
             ioapic: None,
             pm: None,
             serial_button: None,
@@ -105,7 +118,10 @@ impl<'a> Catalog<'a> {
     }
 
     /// The buses, frozen, and what else must be reached.
-    pub(super) fn finish(self) -> (Arc<Buses>, Built) {
+    pub(super) fn finish(mut self) -> (Arc<Buses>, Built) {
+        if let Some(root) = self.pci.take() {
+            pci::attach_spaces(root, &mut self.ports, &mut self.mmio);
+        }
         let buses = Buses {
             ports: self.ports.freeze(),
             mmio: self.mmio.freeze(),
@@ -162,6 +178,10 @@ impl<'a> Catalog<'a> {
                 self.attach("ioapic", device.at, ioapic);
                 Ok(())
             }
+            DeviceKind::PciBus => {
+                self.pci = Some(PciRoot::new());
+                Ok(())
+            }
             DeviceKind::Pvpanic(action) => {
                 let action = match action {
                     PanicAction::End => legacy::PanicAction::End,
@@ -207,16 +227,8 @@ impl<'a> Catalog<'a> {
     }
 
     fn ioapic(&self, pins: u8) -> IoApic {
-        let mut routes = Routes::new(self.vm.clone(), pins.into());
-        let limit = RateLimit::new();
-        let route = move |pin: u32, message: Option<Msi>| {
-            // The guest's line stays dead then, as with broken hardware; the host's log tells.
-            if let Err(cause) = routes.set(pin, message) {
-                let reason = std::error::Error::source(&cause);
-                let reason = reason.map_or_else(String::new, ToString::to_string);
-                limit.warn(format_args!("{cause}: {reason}"));
-            }
-        };
+        let (routes, limit) = (self.routes.clone(), RateLimit::new());
+        let route = move |pin: u32, message: Option<Msi>| routes.set(pin, message, &limit);
         IoApic::new(pins, Box::new(route))
     }
 
@@ -333,9 +345,26 @@ impl<'a> Catalog<'a> {
         device: &DeviceBlueprint,
         model: Box<dyn VirtioDevice>,
     ) -> Result<SlotHandle, MachineError> {
+        let (slot, handle) = match device.at {
+            Window::Pci(at) => self.function(name, device, at, model)?,
+            Window::Mmio { .. } | Window::Ports { .. } => self.window(name, device, model)?,
+        };
+        self.io.add(Box::new(slot));
+        let named = (device.name.clone(), handle.clone());
+        self.handles.push(named);
+        Ok(handle)
+    }
+
+    /// Puts a virtio device behind virtio-mmio.
+    fn window(
+        &mut self,
+        name: &'static str,
+        device: &DeviceBlueprint,
+        model: Box<dyn VirtioDevice>,
+    ) -> Result<(DeviceSlot, SlotHandle), MachineError> {
         let line = self.line(device)?;
-        let connected = connect(device.name.clone(), model, self.ram.clone(), line)
-            .map_err(host("creating a virtio device's descriptors"))?;
+        let connected =
+            connect(device.name.clone(), model, self.ram.clone(), line).map_err(host(CONNECT))?;
         if let Window::Mmio { start, .. } = device.at {
             let bells = (0..).zip(connected.doorbells);
             self.bells.extend(bells.map(|(queue, bell)| BellAt {
@@ -344,11 +373,29 @@ impl<'a> Catalog<'a> {
                 queue,
             }));
         }
-        self.io.add(Box::new(connected.slot));
         self.attach(name, device.at, Arc::new(Mutex::new(connected.transport)));
-        let named = (device.name.clone(), connected.handle.clone());
-        self.handles.push(named);
-        Ok(connected.handle)
+        Ok((connected.slot, connected.handle))
+    }
+
+    /// Puts a virtio device on the PCI bus.
+    fn function(
+        &mut self,
+        name: &'static str,
+        device: &DeviceBlueprint,
+        at: PciBlueprint,
+        model: Box<dyn VirtioDevice>,
+    ) -> Result<(DeviceSlot, SlotHandle), MachineError> {
+        let place = Place::nowhere();
+        let attachment = pci::attachment(self.vm, &self.routes, at, place.clone())?;
+        let connected = connect_pci(device.name.clone(), model, self.ram.clone(), attachment)
+            .map_err(host(CONNECT))?;
+        let function = Arc::new(Mutex::new(connected.transport));
+        let root = self.pci.as_mut();
+        let root = root.expect("invariant: a blueprint's PCI bus comes before its functions");
+        pci::insert(root, at.device, Arc::clone(&function) as _);
+        let len = WINDOW_BYTES.into();
+        self.mmio.attach_movable(name, place, len, function);
+        Ok((connected.slot, connected.handle))
     }
 
     /// A new interrupt line, bound to the device's GSI.
@@ -370,6 +417,7 @@ impl<'a> Catalog<'a> {
                 (&mut self.ports, range)
             }
             Window::Mmio { start, len } => (&mut self.mmio, AddressRange { start, len }),
+            Window::Pci(_) => unreachable!("invariant: functions are attached where they may move"),
         };
         bus.attach(name, range, device)
             .expect("invariant: a blueprint's windows don't overlap");

@@ -6,6 +6,7 @@
 mod build;
 mod catalog;
 mod console;
+mod pci;
 
 pub use crate::control::ControlError;
 pub use crate::memory::{KernelBytes, MemoryError};

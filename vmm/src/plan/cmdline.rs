@@ -2,7 +2,7 @@
 //! line tells of, then the user's text. The last word on a parameter wins in Linux, so the
 //! user's does; and nothing of ours comes after a `--` of the user's.
 
-use api::spec::ConsoleDevice;
+use api::spec::{ConsoleDevice, Transport};
 use arch::layout;
 
 use crate::blueprint::{DeviceBlueprint, DeviceKind, Window};
@@ -17,9 +17,11 @@ use super::devices::carries_console;
 /// monitor tells the two apart.
 const ALWAYS: [&str; 3] = ["quiet", "reboot=k,panic_warm", "panic=-1"];
 
-/// For kernels that weren't built for this machine: the CPU's random numbers count, and there
-/// is no PCI bus to look for.
-const FOREIGN: [&str; 2] = ["random.trust_cpu=on", "pci=off"];
+/// For kernels that weren't built for this machine: the CPU's random numbers count.
+const FOREIGN: [&str; 1] = ["random.trust_cpu=on"];
+
+/// For such kernels where there is no PCI bus to look for.
+const FOREIGN_WITHOUT_PCI: [&str; 1] = ["pci=off"];
 
 /// For such kernels without ACPI, which would say that there is no keyboard: each of these
 /// saves a search with its time-outs.
@@ -86,6 +88,9 @@ fn choose(
     add(&ALWAYS);
     if config.kernel.is_some() {
         add(&FOREIGN);
+        if config.transport == Transport::Mmio {
+            add(&FOREIGN_WITHOUT_PCI);
+        }
         if told.devices_by_cmdline {
             add(&FOREIGN_WITHOUT_ACPI);
         }

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use api::plan::{
     ConsolePlan, DevicePlan, FileNeed, Hex, HostNeeds, InterruptPlan, KernelPlan, MachinePlan,
-    MemoryPlan, PlacementPlan, RangePlan, SlotPlan, ThreadPlan, WindowPlan,
+    MemoryPlan, PciPlan, PlacementPlan, RangePlan, SlotPlan, ThreadPlan, WindowPlan,
 };
 use api::spec::{ConsoleBackend, ConsolePortSpec, PortBackend};
 use arch::boot::{KernelFormat, MemoryKind, Placement, Source};
+use arch::layout;
+use devices::virtio::transport::pci::WINDOW_BYTES;
 
 use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskSource, Window};
 use crate::config::HUGE_PAGE_BYTES;
@@ -195,22 +197,26 @@ fn placement(placement: &Placement) -> PlacementPlan {
 }
 
 fn device(device: &DeviceBlueprint) -> DevicePlan {
-    let (ports, mmio) = match device.at {
-        Window::Ports { start, len } => (
-            Some(WindowPlan {
-                start: Hex(start.into()),
-                bytes: len.into(),
-            }),
-            None,
-        ),
-        Window::Mmio { start, len } => (
-            None,
-            Some(WindowPlan {
-                start: Hex(start),
-                bytes: len,
-            }),
-        ),
+    let window = |start, bytes| {
+        let start = Hex(start);
+        Some(WindowPlan { start, bytes })
     };
+    let (ports, mmio, pci) = match device.at {
+        Window::Ports { start, len } => (window(start.into(), len.into()), None, None),
+        Window::Mmio { start, len } => (None, window(start, len), None),
+        Window::Pci(place) => {
+            let pci = PciPlan {
+                address: format!("00:{:02x}.0", place.device),
+                vectors: place.vectors,
+                first_gsi: place.first_gsi,
+            };
+            (None, window(place.window, WINDOW_BYTES.into()), Some(pci))
+        }
+    };
+    // The bus has its configuration spaces in memory beside its ports.
+    let spaces = matches!(device.kind, DeviceKind::PciBus)
+        .then(|| window(layout::PCI_ECAM, layout::PCI_ECAM_SIZE));
+    let mmio = spaces.unwrap_or(mmio);
     let disk = match &device.kind {
         DeviceKind::VirtioBlock(disk) => Some(disk),
         _ => None,
@@ -220,6 +226,7 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
         model: model(&device.kind).to_owned(),
         ports,
         mmio,
+        pci,
         line: device.line,
         queues: device.kind.queues(),
         file: file(&device.kind),
@@ -229,6 +236,7 @@ fn device(device: &DeviceBlueprint) -> DevicePlan {
             DeviceKind::I8042
             | DeviceKind::PowerManagement
             | DeviceKind::IoApic { .. }
+            | DeviceKind::PciBus
             | DeviceKind::Pvpanic(_) => "vcpu-*".to_owned(),
             _ => IO_THREAD.to_owned(),
         },
@@ -288,6 +296,7 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::I8042 => "i8042",
         DeviceKind::PowerManagement => "pm",
         DeviceKind::IoApic { .. } => "ioapic",
+        DeviceKind::PciBus => "pci",
         DeviceKind::Pvpanic(_) => "pvpanic",
         DeviceKind::Watchdog(_) => "ib700",
         DeviceKind::VirtioConsole => "virtio-console",

@@ -2,10 +2,13 @@
 //! `arch::layout` for virtio, in the order console, random numbers, sockets,
 //! disks.
 
-use api::spec::ConsoleDevice;
+use api::spec::{ConsoleDevice, Transport};
 use arch::layout;
+use devices::virtio::transport::pci;
 
-use crate::blueprint::{DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
+use crate::blueprint::{
+    DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, PciBlueprint, Window,
+};
 use crate::config::{Config, DiskConfig};
 
 /// The devices of a machine, in the order of their creation.
@@ -39,20 +42,63 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
     for (number, disk) in system.into_iter().chain(user).enumerate() {
         virtio.push((format!("disk{number}"), DeviceKind::VirtioBlock(disk)));
     }
-    // `Config` holds the number of disks below the number of slots, so none is left out.
-    for (slot, (name, kind)) in virtio.into_iter().enumerate() {
-        if let Some((start, line)) = layout::virtio_slot(slot) {
+    match config.transport {
+        Transport::Mmio => devices.extend(in_windows(virtio)),
+        Transport::Pci => devices.extend(on_pci(virtio)),
+    }
+    devices
+}
+
+// `Config` holds the number of disks below the number of slots, so none is left out.
+fn in_windows(virtio: Vec<(String, DeviceKind)>) -> impl Iterator<Item = DeviceBlueprint> {
+    virtio
+        .into_iter()
+        .enumerate()
+        .filter_map(|(slot, (name, kind))| {
+            let (start, line) = layout::virtio_slot(slot)?;
             let at = Window::Mmio {
                 start,
                 len: layout::VIRTIO_MMIO_SIZE,
             };
-            devices.push(DeviceBlueprint {
+            Some(DeviceBlueprint {
                 name,
                 kind,
                 at,
                 line: Some(line),
-            });
-        }
+            })
+        })
+}
+
+/// The bus, and the devices on it.
+fn on_pci(virtio: Vec<(String, DeviceKind)>) -> Vec<DeviceBlueprint> {
+    let mut devices = vec![DeviceBlueprint {
+        name: "pci".into(),
+        kind: DeviceKind::PciBus,
+        at: Window::Ports {
+            start: layout::PCI_CONFIG,
+            len: layout::PCI_CONFIG_PORTS,
+        },
+        line: None,
+    }];
+    let mut first_gsi = layout::FIRST_MESSAGE;
+    for (slot, (name, kind)) in virtio.into_iter().enumerate() {
+        let Some((device, window)) = layout::pci_slot(slot, pci::WINDOW_BYTES.into()) else {
+            continue;
+        };
+        let vectors = pci::vectors_for(kind.queues().len());
+        let place = PciBlueprint {
+            device,
+            window,
+            vectors,
+            first_gsi,
+        };
+        first_gsi += u32::from(vectors);
+        devices.push(DeviceBlueprint {
+            name,
+            kind,
+            at: Window::Pci(place),
+            line: None,
+        });
     }
     devices
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use api::spec::{
     BalloonSpec, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat, KernelSpec, MachineSpec,
-    PortBackend, SizeSpec, WatchdogAction,
+    PortBackend, SizeSpec, Transport, WatchdogAction,
 };
 
 use super::*;
@@ -129,7 +129,13 @@ fn plans_are_golden() {
         free_hugepages: 32,
         ..host()
     };
+    let on_pci = MachineSpec {
+        transport: Transport::Pci,
+        initrd: None,
+        ..full.clone()
+    };
     for (name, spec, host, acpi) in [
+        ("own-kernel-pci", &on_pci, &host(), true),
         ("built-in", &MachineSpec::default(), &host(), false),
         ("built-in-weak-host", &MachineSpec::default(), &weak, false),
         ("own-kernel-acpi", &full, &host(), true),
@@ -220,6 +226,64 @@ fn lines_and_windows_are_used_once() {
     let names: std::collections::BTreeSet<_> =
         blueprint.devices.iter().map(|one| &one.name).collect();
     assert_eq!(names.len(), blueprint.devices.len());
+}
+
+/// As many devices as there are slots on the bus, each with a window, a number and messages of
+/// its own, and none of them told of by the command line.
+#[test]
+fn a_pci_bus_holds_31_devices() {
+    let spec = MachineSpec {
+        disks: vec![disk("/d", true); 29],
+        transport: Transport::Pci,
+        console: api::spec::ConsoleSpec {
+            device: ConsoleDevice::Virtio,
+            ..Default::default()
+        },
+        ..own_kernel()
+    };
+    let blueprint = plan_of(&spec, &host(), false).unwrap();
+    let places: Vec<_> = blueprint
+        .devices
+        .iter()
+        .filter_map(|device| match device.at {
+            Window::Pci(place) => Some(place),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(places.len(), 31, "console, rng and 29 disks");
+    assert!(places.iter().map(|one| one.device).eq(1..=31));
+    let mut gsi = 24;
+    for (number, place) in (1..).zip(&places) {
+        assert_eq!(place.window, 0xd100_0000 + number * 0x8000);
+        assert_eq!(place.first_gsi, gsi);
+        gsi += u32::from(place.vectors);
+    }
+    assert_eq!(blueprint.gsis(), usize::try_from(gsi).unwrap());
+    assert!(blueprint.platform.virtio.is_empty());
+    assert!(!blueprint.cmdline.contains("virtio_mmio.device="));
+    assert!(!blueprint.cmdline.contains("pci=off"));
+    let more = MachineSpec {
+        disks: vec![disk("/d", true); 30],
+        ..spec
+    };
+    let error = Config::try_from(&more).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "disks 30: more than 29, the most of a machine"
+    );
+    let built_in = MachineSpec {
+        transport: Transport::Pci,
+        ..MachineSpec::default()
+    };
+    let error = Config::try_from(&built_in).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "transport pci: the built-in guest's kernel has no driver for it"
+    );
+    assert_eq!(
+        error.remedy(),
+        "give a kernel that has, or leave transport out"
+    );
 }
 
 #[test]

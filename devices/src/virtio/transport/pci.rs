@@ -99,9 +99,9 @@ pub fn vectors_for(queues: usize) -> u16 {
     u16::try_from(wanted).map_or(MAX_VECTORS, |wanted| wanted.min(MAX_VECTORS))
 }
 
-/// Is told where the window is that doorbells are to be bound to, or that they are to be bound
-/// to none: when the driver is ready, and whenever that changes.
-pub type BellBinding = Box<dyn FnMut(Option<u64>) + Send>;
+/// Is told where the window is that a device's doorbells are to be bound to, or that they are to
+/// be bound to none: when the driver is ready, and whenever that changes.
+pub type BellBinding = Box<dyn FnMut(&[Doorbell], Option<u64>) + Send>;
 
 /// What the monitor gives a device on the PCI bus.
 pub struct Attachment {
@@ -288,7 +288,7 @@ impl PciTransport {
         let window = self.space.window().filter(|_| self.wanted);
         if window != self.bound {
             self.bound = window;
-            (self.bells)(window);
+            (self.bells)(&self.doorbells, window);
         }
     }
 

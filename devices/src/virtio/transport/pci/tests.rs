@@ -114,7 +114,7 @@ fn fixture() -> Fixture {
             let routes: &Mutex<Vec<_>> = &routes;
             routes.lock().unwrap().push((vector, message));
         }),
-        bells: Box::new(move |at| told.lock().unwrap().push(at)),
+        bells: Box::new(move |_, at| told.lock().unwrap().push(at)),
     };
     let ram = small_ram();
     let connected = connect_pci("echo".into(), Box::new(device), ram.clone(), attachment);
