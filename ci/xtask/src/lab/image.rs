@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Stock KVM.
 const LAB_MODULES: &[&str] = &["kvm-amd"];
 /// What a Debian guest needs to see its disk and its power button.
-const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "button", "evdev"];
+const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "button", "evdev"];
 /// What a guest loads only where its case says so.
 const MISC_MODULES: &[&str] = &[
     "virtio_balloon",

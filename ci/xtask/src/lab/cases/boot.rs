@@ -96,7 +96,7 @@ pub(in crate::lab) fn alone(kernel: &str) -> Vec<String> {
 }
 
 /// A guest with an initrd and a disk that says what it found and ends as it is told.
-fn linux(
+pub(super) fn linux(
     name: &str,
     kernel: &str,
     cpus: u32,

@@ -4,6 +4,7 @@
 mod api;
 mod boot;
 mod misc;
+mod pci;
 mod vsock;
 
 pub(super) use boot::alone;
@@ -19,7 +20,13 @@ const PANICKED: i32 = 5;
 pub(super) const LIMIT_SECONDS: u64 = 120;
 
 /// The areas, in the order in which their cases run. A new one is a file and a line here.
-const AREAS: &[fn() -> Vec<Case>] = &[api::cases, boot::cases, misc::cases, vsock::cases];
+const AREAS: &[fn() -> Vec<Case>] = &[
+    api::cases,
+    boot::cases,
+    misc::cases,
+    pci::cases,
+    vsock::cases,
+];
 
 /// Every case whose name contains `filter`.
 pub(super) fn all(filter: &str) -> Vec<Case> {
