@@ -90,7 +90,7 @@ impl Bench {
             place: Place::nowhere(),
             lines: own.collect::<Result<_, _>>().expect("eventfds"),
             route: Box::new(|_, _| {}),
-            bells: Box::new(|_| {}),
+            bells: Box::new(|_, _| {}),
         };
         let connected = connect_pci("hostile".into(), device, ram.clone(), attachment);
         let Connected {
