@@ -181,6 +181,7 @@ impl Bench {
             base: 0,
             hole: devices::testing::HOLE,
             window: WINDOW,
+            config: None,
         }
     }
 

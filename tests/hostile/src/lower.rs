@@ -27,6 +27,8 @@ pub struct World {
     pub hole: u64,
     /// Where the device's registers are.
     pub window: u64,
+    /// Where the function's configuration space is in memory, if it is there.
+    pub config: Option<u64>,
 }
 
 impl World {
