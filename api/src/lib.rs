@@ -2,6 +2,17 @@
 //! machine ([`plan`], [`doctor`]), and the JSON API over a unix socket ([`server`], [`client`]).
 //! No other crate of ours; the only I/O is that of the socket.
 #![forbid(unsafe_code)]
+// What clients send is data: no byte of it may end the process.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod client;
 pub mod doctor;

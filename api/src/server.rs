@@ -2,7 +2,8 @@
 //! descriptors. It carries requests and answers and knows nothing of what they mean.
 //!
 //! A loop around it is: [`watch`](Server::watch), poll until [`deadline`](Server::deadline),
-//! [`turn`](Server::turn), then [`take`](Server::take) and [`answer`](Server::answer), now or later.
+//! [`turn`](Server::turn), then [`take`](Server::take) and [`answer`](Server::answer), at once or
+//! later.
 //! In a turn each connection gives one request at most, so that no client waits for what another
 //! one has still to ask.
 
