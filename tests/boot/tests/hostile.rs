@@ -18,7 +18,7 @@ fn world(transport: Transport) -> World {
     let (window, config) = match transport {
         Transport::Mmio => (guests::VIRTIO_BASE.into(), None),
         // Device 1 of the bus, behind the host bridge.
-        Transport::Pci => (0xd100_0000, Some(0xe000_0000 + (1 << 15))),
+        Transport::Pci => (0xd100_8000, Some(0xe000_0000 + (1 << 15))),
     };
     World {
         transport,

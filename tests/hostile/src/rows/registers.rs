@@ -720,8 +720,8 @@ fn pci_configuration(list: &mut List) {
         "the function has no space beyond 256 bytes: all ones",
         [start(0), far, one(), revive()],
     );
-    let off = vec![write(4, Width::Word, 0), Step::ExpectStatus(15)];
-    let on = vec![write(4, Width::Word, 6)];
+    let off = vec![write(4, Width::Word, 0)];
+    let on = vec![write(4, Width::Word, 6), Step::ExpectStatus(15)];
     list.add(
         &RNG,
         spec,
