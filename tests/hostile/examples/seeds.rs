@@ -13,20 +13,28 @@ fn main() -> io::Result<()> {
         ("transport_mmio", Transport::Mmio),
         ("transport_pci", Transport::Pci),
         ("virtio_blk", Transport::Mmio),
+        ("virtio_console", Transport::Mmio),
+        ("virtio_balloon", Transport::Mmio),
+        ("virtio_rng", Transport::Mmio),
     ] {
         let bench = Bench::new(transport, (subjects::RNG.make)());
         let folder = Path::new(&folder).join(target);
         fs::create_dir_all(&folder)?;
         for row in rows::all() {
-            let is_block = row.subject.name.starts_with("block");
-            let wanted = is_block == (target == "virtio_blk");
+            let (own, kind) = match row.subject.name {
+                "block-ro" => (Some("virtio_blk"), Some(2)),
+                "console" => (Some("virtio_console"), Some(1)),
+                "ports" => (Some("virtio_console"), Some(0)),
+                "balloon" => (Some("virtio_balloon"), Some(0)),
+                // Of both: its own rows, and those of rings and registers.
+                "rng" if row.id.starts_with("rng") => (Some("virtio_rng"), Some(1)),
+                name if name.starts_with("block") => (Some("virtio_blk"), Some(0)),
+                _ => (None, None),
+            };
+            let wanted = own.map_or(target.starts_with("transport"), |own| own == target);
             let elsewhere = row.only.is_some_and(|only| only != transport);
             let Some(script) = script::encode(&row, &bench).filter(|_| wanted && !elsewhere) else {
                 continue;
-            };
-            let kind = match row.subject.name {
-                "block-ro" => Some(2),
-                _ => is_block.then_some(0),
             };
             let seed: Vec<u8> = kind.into_iter().chain(script).collect();
             fs::write(folder.join(format!("row-{}", row.id)), seed)?;
