@@ -8,6 +8,7 @@ use api::spec::{ConsoleBackend, ConsolePortSpec, DiskFormat, PanicAction, Watchd
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::layout;
 use arch::tables::Platform;
+use devices::limit::Limits;
 use devices::virtio::{balloon, blk, console, rng, vsock};
 
 use crate::config::{DiskId, VsockConfig};
@@ -147,7 +148,7 @@ pub enum DeviceKind {
     /// virtio-console of several named ports.
     ConsolePorts(Vec<ConsolePortSpec>),
     /// virtio-rng.
-    VirtioRng,
+    VirtioRng(Limits),
     /// virtio-balloon.
     VirtioBalloon(balloon::Settings),
     /// virtio-vsock.
@@ -190,7 +191,7 @@ impl DeviceKind {
         match self {
             Self::VirtioConsole => console::QUEUE_SIZES.to_vec(),
             Self::ConsolePorts(ports) => console::Ports::queue_sizes(ports.len()),
-            Self::VirtioRng => rng::QUEUE_SIZES.to_vec(),
+            Self::VirtioRng(_) => rng::QUEUE_SIZES.to_vec(),
             Self::VirtioBalloon(settings) => settings.queue_sizes(),
             Self::VirtioVsock(_) => vsock::QUEUE_SIZES.to_vec(),
             Self::VirtioBlock(_) => blk::QUEUE_SIZES.to_vec(),

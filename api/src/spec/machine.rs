@@ -40,6 +40,9 @@ pub struct MachineSpec {
     pub console_ports: Vec<ConsolePortSpec>,
     /// Whether the guest gets a source of random numbers (virtio-rng).
     pub rng: bool,
+    /// How many bytes of them it gives in a second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng_limit: Option<SizeSpec>,
     /// The memory balloon, where there is to be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonSpec>,
@@ -73,6 +76,7 @@ impl Default for MachineSpec {
             console: ConsoleSpec::default(),
             console_ports: Vec::new(),
             rng: true,
+            rng_limit: None,
             balloon: None,
             watchdog: None,
             panic: PanicAction::End,

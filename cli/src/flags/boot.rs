@@ -99,6 +99,10 @@ pub(crate) struct Flags {
     #[arg(long, help_heading = "Machine")]
     no_rng: bool,
 
+    /// Random bytes that the guest gets in a second at most, such as 64K
+    #[arg(long, value_name = "SIZE", help_heading = "Machine")]
+    rng_limit: Option<String>,
+
     /// Balloon: any of size=SIZE,deflate-on-oom,stats=SECONDS,reporting,hinting
     #[arg(
         long,
@@ -235,6 +239,9 @@ impl Flags {
             spec.vsock = Some(vsock::parse(value)?);
         }
         spec.rng &= !self.no_rng;
+        if let Some(text) = &self.rng_limit {
+            spec.rng_limit = Some(SizeSpec::Text(text.clone()));
+        }
         if let Some(value) = &self.balloon {
             spec.balloon = Some(balloon::parse(value)?);
         }

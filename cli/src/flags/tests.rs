@@ -37,7 +37,8 @@ fn no_flags_are_the_default_machine() {
 fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
-                 --disk /e,id=e --no-rng --balloon size=64M,reporting --watchdog report \
+                 --disk /e,id=e --no-rng --rng-limit 64K --balloon size=64M,reporting \
+                 --watchdog report \
                  --console-port name=a,pty,console --panic report --vsock cid=9,path=/v --transport pci \
                  --platform mptable --console file:/log --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -70,6 +71,7 @@ fn every_flag() {
             device: ConsoleDevice::Virtio,
         },
         rng: false,
+        rng_limit: Some(SizeSpec::Text("64K".into())),
         balloon: Some(BalloonSpec {
             size: Some(SizeSpec::Text("64M".into())),
             reporting: true,

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use api::spec::{
     ConsoleBackend, ConsoleDevice, ConsolePortSpec, KernelFormat, KernelProtocol, KernelSpec,
-    MachineSpec, PanicAction, PlatformTables, Transport, WatchdogAction,
+    MachineSpec, PanicAction, PlatformTables, SizeSpec, Transport, WatchdogAction,
 };
 
+use devices::limit::{BucketSpec, Limits};
 pub use devices::virtio::balloon::Settings as BalloonSettings;
 pub use disk::{DiskConfig, DiskId};
 pub use error::{ConfigError, Problem};
@@ -71,6 +72,8 @@ pub struct Config {
     pub console_ports: Vec<ConsolePortSpec>,
     /// Whether there is a virtio-rng.
     pub rng: bool,
+    /// How many random numbers it gives in a time.
+    pub rng_limits: Limits,
     /// The memory balloon.
     pub balloon: Option<BalloonSettings>,
     /// What the watchdog does, where there is one.
@@ -163,6 +166,10 @@ impl TryFrom<&MachineSpec> for Config {
             console_device: spec.console.device,
             console_ports: console_port::read_all(&spec.console_ports)?,
             rng: spec.rng,
+            rng_limits: spec
+                .rng_limit
+                .as_ref()
+                .map_or(Ok(Limits::default()), rng_limits)?,
             balloon: spec
                 .balloon
                 .as_ref()
@@ -201,6 +208,24 @@ fn check_path(field: &'static str, path: &Path) -> Result<(), ConfigError> {
         )),
         false => Ok(()),
     }
+}
+
+/// So many random bytes in a second.
+fn rng_limits(spec: &SizeSpec) -> Result<Limits, ConfigError> {
+    let refuse = |problem| ConfigError::new("rng limit", spec, problem);
+    let size = spec.bytes().map_err(|why| refuse(Problem::NotASize(why)))?;
+    if size == 0 {
+        return Err(refuse(Problem::None));
+    }
+    let bucket = BucketSpec {
+        size,
+        burst: 0,
+        refill: Duration::from_secs(1),
+    };
+    Ok(Limits {
+        bytes: Some(bucket),
+        operations: None,
+    })
 }
 
 fn stop_timeout(ms: u64) -> Result<Duration, ConfigError> {

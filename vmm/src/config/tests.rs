@@ -305,6 +305,23 @@ fn console_ports() {
 }
 
 #[test]
+fn limits_of_random_numbers() {
+    for (limit, error) in [
+        ("0", "rng limit 0: a machine needs at least one"),
+        ("fast", "rng limit fast: not a whole number"),
+    ] {
+        let (message, hint) = refuse(&with(|spec| spec.rng_limit = text(limit)));
+        assert!(message.starts_with(error), "{message}");
+        assert!(!hint.is_empty());
+    }
+    let config = Config::try_from(&with(|spec| spec.rng_limit = text("64K"))).unwrap();
+    assert_eq!(
+        config.rng_limits.bytes.map(|bucket| bucket.size),
+        Some(65_536)
+    );
+}
+
+#[test]
 fn balloons() {
     let balloon = |size: &str, stats_seconds| {
         let size = text(size);

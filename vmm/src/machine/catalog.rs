@@ -194,7 +194,10 @@ impl<'a> Catalog<'a> {
             DeviceKind::Watchdog(action) => self.watchdog(device, *action),
             DeviceKind::VirtioConsole => self.console(device),
             DeviceKind::ConsolePorts(ports) => self.console_ports(device, ports),
-            DeviceKind::VirtioRng => self.virtio("rng", device, Box::new(Rng::new())).map(drop),
+            DeviceKind::VirtioRng(limits) => {
+                let rng = Rng::limited(*limits).map_err(host("creating the entropy's timer"))?;
+                self.virtio("rng", device, Box::new(rng)).map(drop)
+            }
             DeviceKind::VirtioBalloon(settings) => self.balloon(device, *settings),
             DeviceKind::VirtioVsock(config) => {
                 let file = SocketFile::listen(&config.path)?;

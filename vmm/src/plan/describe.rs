@@ -9,6 +9,7 @@ use api::plan::{
 use api::spec::{ConsoleBackend, ConsolePortSpec, PortBackend};
 use arch::boot::{KernelFormat, MemoryKind, Placement, Source};
 use arch::layout;
+use devices::limit::BucketSpec;
 use devices::virtio::transport::pci::WINDOW_BYTES;
 
 use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskSource, Window};
@@ -259,6 +260,19 @@ fn options(kind: &DeviceKind) -> Vec<String> {
     match kind {
         DeviceKind::Pvpanic(action) => vec![action.to_string()],
         DeviceKind::Watchdog(action) => vec![action.to_string()],
+        DeviceKind::VirtioRng(limits) => {
+            let buckets = [("bandwidth", limits.bytes), ("iops", limits.operations)];
+            let text = |(name, bucket): (&str, Option<BucketSpec>)| {
+                let BucketSpec {
+                    size,
+                    burst,
+                    refill,
+                } = bucket?;
+                let ms = refill.as_millis();
+                Some(format!("{name}={size} in {ms} ms, {burst} once"))
+            };
+            buckets.into_iter().filter_map(text).collect()
+        }
         DeviceKind::ConsolePorts(ports) => ports.iter().map(port).collect(),
         DeviceKind::VirtioBalloon(settings) => {
             let words = [
@@ -301,7 +315,7 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::Watchdog(_) => "ib700",
         DeviceKind::VirtioConsole => "virtio-console",
         DeviceKind::ConsolePorts(_) => "virtio-console",
-        DeviceKind::VirtioRng => "virtio-rng",
+        DeviceKind::VirtioRng(_) => "virtio-rng",
         DeviceKind::VirtioBalloon(_) => "virtio-balloon",
         DeviceKind::VirtioVsock(_) => "virtio-vsock",
         DeviceKind::VirtioBlock(_) => "virtio-blk",

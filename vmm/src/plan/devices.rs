@@ -25,7 +25,7 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
         virtio.push(("ports".to_owned(), ports));
     }
     if config.rng {
-        virtio.push(("rng".to_owned(), DeviceKind::VirtioRng));
+        virtio.push(("rng".to_owned(), DeviceKind::VirtioRng(config.rng_limits)));
     }
     if let Some(settings) = config.balloon {
         virtio.push(("balloon".to_owned(), DeviceKind::VirtioBalloon(settings)));

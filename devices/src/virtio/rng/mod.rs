@@ -1,15 +1,23 @@
 //! The entropy device (virtio 1.2, 5.4): hands out random bytes of the host's kernel.
 
+mod pace;
+
+use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{
-    ConfigSpace, Identity, Interrupt, Progress, StartContext, StartError, VirtioDevice, Virtqueue,
+    CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
+    StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::inspect::Report;
+use crate::limit::Limits;
 use crate::ram::GuestRam;
+use crate::timer::Timer;
+use pace::Pace;
 
 const DEVICE_ID: u32 = 4;
 const REQUESTS: usize = 0;
@@ -22,6 +30,8 @@ pub const MOST_BYTES_A_REQUEST: usize = 64 << 10;
 const BYTES_A_TURN: usize = 256 << 10;
 /// A turn ends after this many requests, however small.
 const REQUESTS_A_TURN: usize = 64;
+/// The event of the timer that ends a wait for the limit.
+const GO_ON: u32 = 0;
 /// How much the host is asked for at once.
 const CHUNK: usize = 4096;
 
@@ -40,6 +50,11 @@ pub struct Rng {
     requests: u64,
     bytes: u64,
     host_errors: u64,
+    pace: Pace,
+    // None without a limit, and until there is one.
+    timer: Option<Timer>,
+    watches: Watches,
+    waits: u64,
 }
 
 impl Default for Rng {
@@ -57,7 +72,46 @@ impl Rng {
             requests: 0,
             bytes: 0,
             host_errors: 0,
+            pace: Pace::default(),
+            timer: None,
+            watches: Watches::default(),
+            waits: 0,
         }
+    }
+
+    /// The same, with limits.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn limited(limits: Limits) -> io::Result<Self> {
+        let mut rng = Self::new();
+        rng.limit(limits)?;
+        Ok(rng)
+    }
+
+    /// Sets new limits, with full buckets.
+    fn limit(&mut self, limits: Limits) -> io::Result<()> {
+        let none = limits == Limits::default();
+        if !none && self.timer.is_none() {
+            let timer = Timer::new()?;
+            self.watches.readable(&timer, GO_ON);
+            self.timer = Some(timer);
+        }
+        self.pace = Pace::new(limits, Instant::now());
+        Ok(())
+    }
+
+    /// Whether a request may be served now, and with how much: it is waited for otherwise.
+    fn grant(&mut self) -> Option<u64> {
+        let wait = match self.pace.grant(Instant::now()) {
+            Ok(bytes) => return Some(bytes),
+            Err(wait) => wait,
+        };
+        self.waits = self.waits.saturating_add(1);
+        if let Some(timer) = &self.timer {
+            timer.after(wait);
+        }
+        None
     }
 }
 
@@ -74,6 +128,13 @@ impl VirtioDevice for Rng {
         Arc::clone(&self.config)
     }
 
+    fn attach(&mut self, watches: Watches) {
+        if let Some(timer) = &self.timer {
+            watches.readable(timer, GO_ON);
+        }
+        self.watches = watches;
+    }
+
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
         self.running = Some(Running {
             queue: context.take_queue(REQUESTS)?,
@@ -84,9 +145,6 @@ impl VirtioDevice for Rng {
     }
 
     fn queue_ready(&mut self, _queue: usize) -> Progress {
-        let Some(running) = &mut self.running else {
-            return Progress::Idle;
-        };
         let mut turn = 0;
         let mut left = REQUESTS_A_TURN;
         let progress = loop {
@@ -94,14 +152,26 @@ impl VirtioDevice for Rng {
                 break Progress::More;
             }
             left = left.saturating_sub(1);
+            if self.running.is_none() {
+                return Progress::Idle;
+            }
+            let Some(granted) = self.grant() else {
+                break Progress::Idle;
+            };
+            let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+            let most = MOST_BYTES_A_REQUEST.min(granted);
+            let Some(running) = &mut self.running else {
+                return Progress::Idle;
+            };
             let Ok(Some(mut chain)) = running.queue.pop() else {
                 break Progress::Idle;
             };
             self.requests = self.requests.saturating_add(1);
             let mut given = 0;
-            while given < MOST_BYTES_A_REQUEST {
+            while given < most {
                 let mut chunk = [0; CHUNK];
                 let wanted = usize::try_from(chain.writable_bytes()).unwrap_or(CHUNK);
+                let wanted = wanted.min(most.saturating_sub(given));
                 let (chunk, _) = chunk.split_at_mut(wanted.min(CHUNK));
                 if chunk.is_empty() {
                     break;
@@ -117,11 +187,37 @@ impl VirtioDevice for Rng {
             }
             turn = turn.saturating_add(given);
             self.bytes = self.bytes.saturating_add(given as u64);
+            self.pace.spend(given as u64);
             let given = u32::try_from(given).unwrap_or_default();
             running.queue.complete(chain, given);
         };
-        running.queue.notify();
+        if let Some(running) = &mut self.running {
+            running.queue.notify();
+        }
         progress
+    }
+
+    fn event(&mut self, _token: u32) {
+        let over = self.timer.as_ref().is_some_and(Timer::take);
+        // The limit bounds a turn as well as a ring's: what is left waits for the timer again.
+        if over
+            && self.queue_ready(REQUESTS) == Progress::More
+            && let Some(timer) = &self.timer
+        {
+            timer.after(std::time::Duration::ZERO);
+        }
+    }
+
+    fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
+        let DeviceCommand::Limit(limits) = command else {
+            return Err(CommandError::NotSupported);
+        };
+        self.limit(limits).map_err(CommandError::Host)?;
+        if let Some(timer) = &self.timer {
+            // What waited under the old limits is looked at under the new ones.
+            timer.after(std::time::Duration::ZERO);
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -135,6 +231,7 @@ impl VirtioDevice for Rng {
             .with("requests", self.requests)
             .with("bytes", self.bytes)
             .with("host_errors", self.host_errors)
+            .with("waits_for_limit", self.waits)
     }
 }
 

@@ -69,3 +69,46 @@ fn reports_what_it_did() {
     assert_eq!(report.find("bytes"), Some(&Value::Number(100)));
     assert_eq!(report.find("requests"), Some(&Value::Number(1)));
 }
+
+/// A limit makes requests wait, and a new one lets them go on; nothing spins meanwhile.
+#[test]
+fn a_limit_is_kept() {
+    use crate::limit::{BucketSpec, Limits};
+    use crate::virtio::DeviceCommand;
+    use std::time::Duration;
+
+    let limit = |size, refill| Limits {
+        bytes: Some(BucketSpec {
+            size,
+            burst: 0,
+            refill: Duration::from_secs(refill),
+        }),
+        operations: None,
+    };
+    let mut driver = GuestDriver::started(Box::new(Rng::limited(limit(1000, 3600)).unwrap()));
+    let room = driver.room(600);
+    assert_eq!(driver.request(0, &[room]), Some(600));
+    assert_eq!(driver.request(0, &[room]), Some(400), "what is left");
+    assert_eq!(driver.request(0, &[room]), None);
+    assert!(!driver.step(), "the device spins");
+    let again = DeviceCommand::Limit(limit(500, 3600));
+    driver.handle.send(again).unwrap();
+    while driver.ring(0).used_index() < 3 {
+        driver.run();
+    }
+    assert_eq!(driver.ring(0).take_used().map(|(_, len)| len), Some(500));
+    // A limit on a device that had none, and none at all.
+    let mut driver = GuestDriver::started(Box::new(Rng::new()));
+    let some = DeviceCommand::Limit(limit(10, 3600));
+    driver.handle.send(some).unwrap();
+    driver.run();
+    assert_eq!(driver.request(0, &[room]), Some(10));
+    assert_eq!(driver.request(0, &[room]), None);
+    let none = DeviceCommand::Limit(Limits::default());
+    driver.handle.send(none).unwrap();
+    while driver.ring(0).used_index() < 2 {
+        driver.run();
+    }
+    assert_eq!(driver.ring(0).take_used().map(|(_, len)| len), Some(600));
+    assert_eq!(driver.request(0, &[room]), Some(600));
+}

@@ -1,0 +1,181 @@
+//! How many random bytes, and how often, the host gives: what finds too few tokens waits.
+
+use std::time::{Duration, Instant};
+
+use crate::limit::{BucketSpec, Limits};
+
+/// Bytes that are worth an answer: fewer are waited for, unless the bucket is smaller.
+const WORTH: u64 = 64;
+
+/// A bucket of tokens.
+#[derive(Debug)]
+struct Bucket {
+    spec: BucketSpec,
+    level: u64,
+    burst: u64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// A full one; none where it would never hold or never get anything, which is no limit.
+    fn new(spec: BucketSpec, now: Instant) -> Option<Self> {
+        (spec.size > 0 && !spec.refill.is_zero()).then_some(Self {
+            spec,
+            level: spec.size,
+            burst: spec.burst,
+            filled: now,
+        })
+    }
+
+    /// Adds what has come since the last time. Parts of a token are not lost.
+    fn fill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled).as_nanos();
+        let refill = self.spec.refill.as_nanos().max(1);
+        let size = u128::from(self.spec.size);
+        let new = passed.saturating_mul(size) / refill;
+        let level = u128::from(self.level).saturating_add(new);
+        if level >= size {
+            (self.level, self.filled) = (self.spec.size, now);
+            return;
+        }
+        self.level = u64::try_from(level).unwrap_or(self.spec.size);
+        let used = new.saturating_mul(refill) / size.max(1);
+        let used = Duration::from_nanos(u64::try_from(used).unwrap_or(u64::MAX));
+        self.filled = self.filled.checked_add(used).unwrap_or(now);
+    }
+
+    /// Tokens that are there, or how long it takes until `worth` of them are.
+    fn there(&mut self, worth: u64, now: Instant) -> Result<u64, Duration> {
+        self.fill(now);
+        let all = self.level.saturating_add(self.burst);
+        let worth = worth.min(self.spec.size);
+        if all >= worth {
+            return Ok(all);
+        }
+        let missing = u128::from(worth.saturating_sub(all));
+        let refill = self.spec.refill.as_nanos();
+        let wait = missing.saturating_mul(refill) / u128::from(self.spec.size).max(1);
+        let wait = u64::try_from(wait).unwrap_or(u64::MAX);
+        Err(Duration::from_nanos(wait.saturating_add(1)))
+    }
+
+    fn spend(&mut self, tokens: u64) {
+        let once = tokens.min(self.burst);
+        self.burst = self.burst.saturating_sub(once);
+        self.level = self.level.saturating_sub(tokens.saturating_sub(once));
+    }
+}
+
+/// Both limits of the device.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    bytes: Option<Bucket>,
+    operations: Option<Bucket>,
+}
+
+impl Pace {
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+        let bucket = |spec: Option<BucketSpec>| Bucket::new(spec?, now);
+        Self {
+            bytes: bucket(limits.bytes),
+            operations: bucket(limits.operations),
+        }
+    }
+
+    /// How many bytes a request may be given now, or how long it has to wait.
+    pub(super) fn grant(&mut self, now: Instant) -> Result<u64, Duration> {
+        let there = |bucket: &mut Option<Bucket>, worth| {
+            bucket
+                .as_mut()
+                .map_or(Ok(u64::MAX), |bucket| bucket.there(worth, now))
+        };
+        let bytes = there(&mut self.bytes, WORTH);
+        match (bytes, there(&mut self.operations, 1)) {
+            (Ok(bytes), Ok(_)) => Ok(bytes),
+            (Err(wait), Ok(_)) | (Ok(_), Err(wait)) => Err(wait),
+            (Err(one), Err(other)) => Err(one.max(other)),
+        }
+    }
+
+    /// A request was given so many bytes.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        if let Some(bucket) = &mut self.bytes {
+            bucket.spend(bytes);
+        }
+        if let Some(bucket) = &mut self.operations {
+            bucket.spend(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(size: u64, burst: u64, ms: u64) -> Option<BucketSpec> {
+        let refill = Duration::from_millis(ms);
+        Some(BucketSpec {
+            size,
+            burst,
+            refill,
+        })
+    }
+
+    #[test]
+    fn what_is_spent_comes_back_in_time() {
+        let start = Instant::now();
+        let limits = Limits {
+            bytes: spec(1000, 500, 1000),
+            operations: None,
+        };
+        let mut pace = Pace::new(limits, start);
+        assert_eq!(pace.grant(start), Ok(1500));
+        pace.spend(1500);
+        let wait = pace.grant(start).unwrap_err();
+        assert!(wait > Duration::from_millis(63) && wait < Duration::from_millis(65));
+        assert_eq!(pace.grant(start + wait), Ok(64));
+        assert_eq!(pace.grant(start + Duration::from_secs(9)), Ok(1000));
+        // Small buckets, no buckets, and requests that count.
+        let limits = Limits {
+            bytes: spec(3, 0, 1000),
+            operations: spec(1, 0, 10),
+        };
+        let mut pace = Pace::new(limits, start);
+        assert_eq!(pace.grant(start), Ok(3));
+        pace.spend(1);
+        assert!(pace.grant(start).unwrap_err() > Duration::from_millis(300));
+        for none in [spec(0, 7, 1), spec(7, 0, 0), None] {
+            let bytes = none;
+            let limits = Limits {
+                bytes,
+                operations: None,
+            };
+            assert_eq!(Pace::new(limits, start).grant(start), Ok(u64::MAX));
+        }
+    }
+
+    proptest! {
+        /// Never more than a bucket, its burst and what came in the time.
+        #[test]
+        fn the_limit_holds(
+            size in 1_u64..1_000_000, burst in 0_u64..1000, ms in 1_u64..10_000,
+            looks in prop::collection::vec(0_u64..5_000_000, 1..200)
+        ) {
+            let start = Instant::now();
+            let limits = Limits { bytes: spec(size, burst, ms), operations: None };
+            let mut pace = Pace::new(limits, start);
+            let (mut now, mut spent) = (start, 0_u128);
+            for look in looks {
+                now += Duration::from_nanos(look);
+                if let Ok(bytes) = pace.grant(now) {
+                    pace.spend(bytes);
+                    spent += u128::from(bytes);
+                }
+                let came = (now - start).as_nanos() * u128::from(size) / u128::from(ms * 1_000_000);
+                prop_assert!(spent <= u128::from(size + burst) + came + 1);
+            }
+        }
+    }
+}
