@@ -4,6 +4,7 @@
 
 mod cases;
 mod cpio;
+mod debian;
 mod emulator;
 mod image;
 mod packages;

@@ -2,6 +2,7 @@
 //! the script.
 
 use super::cpio::Archive;
+use super::debian;
 use super::packages::KernelPackage;
 use crate::repo;
 use anyhow::{Context, Result};
@@ -55,6 +56,12 @@ pub(super) fn write(
                 false,
             );
         }
+    }
+    if cases.iter().any(|case| case.name.starts_with("debian")) {
+        let debian = debian::made(&generic.folder)?;
+        archive.file("kernels/debian", &read(&generic.kernel)?, false);
+        archive.file("initrds/debian", &read(&debian.initrd)?, false);
+        archive.file("disks/debian", &read(&debian.root)?, false);
     }
     let misc = binary("lab-misc")?;
     archive.file("bin/lab-misc", &misc, true);

@@ -13,6 +13,8 @@ pub(super) const GENERIC: &str = "linux-image-amd64";
 /// A kernel package as it lies on the disk.
 #[derive(Debug)]
 pub(super) struct KernelPackage {
+    /// The unpacked package.
+    pub(super) folder: PathBuf,
     /// The kernel image, a bzImage.
     pub(super) kernel: PathBuf,
     modules: PathBuf,
@@ -95,6 +97,7 @@ pub(super) fn unpacked(package: &str) -> Result<KernelPackage> {
     Ok(KernelPackage {
         kernel,
         modules: folder.join("lib/modules"),
+        folder,
     })
 }
 
@@ -132,7 +135,7 @@ fn newest(package: &str) -> Result<String> {
         .context("apt knows no such package: run apt-get update")
 }
 
-fn run(command: &mut Command) -> Result<Output> {
+pub(super) fn run(command: &mut Command) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()
