@@ -39,7 +39,8 @@ fn every_flag() {
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
                  --disk /e,id=e --no-rng --rng-limit 64K --balloon size=64M,reporting \
                  --watchdog report \
-                 --console-port name=a,pty,console --panic report --vsock cid=9,path=/v --transport pci \
+                 --console-port name=a,pty,console --panic report --vsock cid=9,path=/v \
+                 --transport pci \
                  --platform mptable --console file:/log --console-device virtio --stop-timeout 1.5";
     let words: Vec<&str> = words.split_whitespace().collect();
     let expected = MachineSpec {
