@@ -3,12 +3,13 @@
 #![no_main]
 
 use api::spec::{ConsoleDevice, DiskSpec, KernelProtocol, KernelSpec, MachineSpec};
-use api::spec::{PlatformTables, SizeSpec};
+use api::spec::{PlatformTables, SizeSpec, Transport};
 use arbitrary::Arbitrary;
 use arch::boot::Kernel;
 use arch::layout;
 use coracle_fuzz::image::{Elf, Place};
 use coracle_fuzz::{Watched, check_plan};
+use devices::virtio::transport::pci::WINDOW_BYTES;
 use libfuzzer_sys::fuzz_target;
 use vmm::blueprint::{Blueprint, Window};
 use vmm::config::Config;
@@ -84,6 +85,11 @@ impl Input<'_> {
                 PlatformTables::Both,
             ][pick(self.platform, 4)],
             stop_timeout_ms: self.stop_timeout_ms.unwrap_or(10_000),
+            transport: if self.switch(6) {
+                Transport::Pci
+            } else {
+                Transport::Mmio
+            },
             ..MachineSpec::default()
         }
     }
@@ -165,6 +171,12 @@ fn check(blueprint: &Blueprint, kernel: &Kernel) {
                 assert!(start >= layout::HOLE_START);
                 assert!(start + len <= layout::HOLE_END);
                 (1, start, len)
+            }
+            Window::Pci(place) => {
+                let len = u64::from(WINDOW_BYTES);
+                assert!(place.window >= layout::PCI_MEMORY);
+                assert!(place.window + len <= layout::PCI_MEMORY + layout::PCI_MEMORY_SIZE);
+                (1, place.window, len)
             }
         };
         windows.push(window);
