@@ -9,10 +9,11 @@ use api::firecracker::{
     APP_NAME, Balloon, BootSource, COMPATIBLE_VERSION, Drive as DriveConfig, Entropy, InstanceInfo,
     MachineConfig, RateLimiter, VmConfig,
 };
-use api::limits::LimitsSpec;
+use api::limits::{BucketSpec, LimitsSpec};
 use api::machine::{MachineState, MachineView};
 use api::plan::MachinePlan;
 use api::spec::DiskFormat;
+use devices::limit::{self, Limits};
 use devices::virtio::SlotHandle;
 use devices::virtio::balloon::Settings;
 
@@ -179,13 +180,20 @@ impl Machine {
                 _ => None,
             }
         };
+        let limits = |name: &str| {
+            let found = blueprint.devices.iter().find(|one| one.name == name)?;
+            match &found.kind {
+                DeviceKind::VirtioRng(limits) => Some(spec_of(*limits)),
+                _ => None,
+            }
+        };
         let devices = handles.into_iter().map(|(name, handle)| Device {
             model: model(&name),
             drive: drive(&name),
             balloon: balloon(&name).unwrap_or_default(),
+            limits: limits(&name).unwrap_or_default(),
             name,
             handle,
-            limits: LimitsSpec::default(),
         });
         let devices = devices.collect();
         let initrd = blueprint.initrd.as_deref();
@@ -339,6 +347,19 @@ fn drive_config(device: &Device) -> Option<DriveConfig> {
         is_read_only: drive.read_only,
         rate_limiter: rate_limiter(device.limits),
     })
+}
+
+/// The limits that a device was built with.
+fn spec_of(limits: Limits) -> LimitsSpec {
+    let bucket = |bucket: limit::BucketSpec| BucketSpec {
+        size: bucket.size,
+        refill_ms: u64::try_from(bucket.refill.as_millis()).unwrap_or(u64::MAX),
+        burst: bucket.burst,
+    };
+    LimitsSpec {
+        bandwidth: limits.bytes.map(bucket),
+        iops: limits.operations.map(bucket),
+    }
 }
 
 fn rate_limiter(limits: LimitsSpec) -> Option<RateLimiter> {
