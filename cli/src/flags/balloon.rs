@@ -23,7 +23,7 @@ pub(crate) fn parse(value: &str) -> Result<BalloonSpec, Failure> {
             _ => {
                 return Err(Failure::input(
                     format!("balloon {value}: has the unknown option {option:?}"),
-                    "the options are size=SIZE, deflate-on-oom, stats=SECONDS, reporting and hinting",
+                    "the options are size=SIZE, deflate-on-oom, stats=SECONDS, reporting, hinting",
                 ));
             }
         }

@@ -196,7 +196,10 @@ mod tests {
         /// Against a plain set: no page is counted or discarded twice, whatever is taken back.
         #[test]
         fn a_set_is_a_set(
-            moves in prop::collection::vec((any::<bool>(), prop::collection::vec(0_u32..0x500, 1..40)), 1..20)
+            moves in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec(0_u32..0x500, 1..40)),
+                1..20,
+            )
         ) {
             let ram = small_ram();
             let (mut pages, mut model) = (Pages::default(), BTreeSet::new());

@@ -385,7 +385,13 @@ proptest! {
     #[test]
     fn anything_is_survived(
         requests in prop::collection::vec(
-            (0_u32..5, prop::collection::vec((0x30_0000_u64..0x3f_0000, 0_u32..0x4000, any::<bool>()), 1..6)),
+            (
+                0_u32..5,
+                prop::collection::vec(
+                    (0x30_0000_u64..0x3f_0000, 0_u32..0x4000, any::<bool>()),
+                    1..6,
+                ),
+            ),
             1..30,
         )
     ) {
@@ -393,7 +399,8 @@ proptest! {
         let mut sent = [0_u16; 5];
         for (queue, mut buffers) in requests {
             buffers.sort_by_key(|buffer| buffer.2);
-            let buffers: Vec<_> = buffers.into_iter().map(|(at, len, writable)| Buffer { at, len, writable }).collect();
+            let buffer = |(at, len, writable)| Buffer { at, len, writable };
+            let buffers: Vec<_> = buffers.into_iter().map(buffer).collect();
             driver.ring(queue).add(&buffers);
             sent[queue as usize] += 1;
             driver.kick(queue);
