@@ -15,10 +15,6 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(case(kernel, "1", 1, "reboot", "", REBOOTED));
         cases.push(case(kernel, "4", 4, "poweroff", "", POWERED_OFF));
     }
-    // Without ACPI the kernel finds the bus by its ports.
-    let mut plain = case("cloud", "ports", 2, "reboot", "", REBOOTED);
-    plain.arguments.extend(words(&["--platform", "mptable"]));
-    cases.push(plain);
     // Every window is moved by the kernel.
     let moved = "pci=realloc=on,assign-busses";
     cases.push(case("cloud", "realloc", 1, "reboot", moved, REBOOTED));
