@@ -33,6 +33,9 @@ pub(crate) enum Bench {
         /// Only cases whose names contain this
         #[arg(long)]
         only: Option<String>,
+        /// A copy-on-write drive of at least 512 MiB to measure too, as for --disk
+        #[arg(long, value_name = "PATH,format=cow")]
+        overlay: Option<String>,
     },
 }
 
@@ -40,7 +43,12 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Startup { runs, boots } => startup::run(*runs, *boots),
-        Bench::Block { rounds, idle, only } => block::run(*rounds, *idle, only.as_deref()),
+        Bench::Block {
+            rounds,
+            idle,
+            only,
+            overlay,
+        } => block::run(*rounds, *idle, only.as_deref(), overlay.as_deref()),
     }
 }
 
@@ -50,10 +58,22 @@ struct Figure {
     name: &'static str,
     unit: &'static str,
     value: f64,
-    limit: f64,
+    #[serde(flatten)]
+    limit: Limit,
     met: bool,
-    #[serde(skip)]
-    word: &'static str,
+}
+
+/// What a figure may be.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Limit {
+    /// As large as this.
+    #[serde(rename = "limit")]
+    Most(f64),
+    /// No smaller than this.
+    Least(f64),
+    /// Anything: it is only told.
+    None,
 }
 
 impl Figure {
@@ -63,18 +83,28 @@ impl Figure {
             name,
             unit,
             value,
-            limit,
+            limit: Limit::Most(limit),
             met: value <= limit,
-            word: "limit",
         }
     }
 
     /// One that must be as large as its limit.
     fn least(name: &'static str, unit: &'static str, value: f64, limit: f64) -> Figure {
         Figure {
+            limit: Limit::Least(limit),
             met: value >= limit,
-            word: "least",
-            ..Figure::new(name, unit, value, limit)
+            ..Figure::told(name, unit, value)
+        }
+    }
+
+    /// One without a limit.
+    fn told(name: &'static str, unit: &'static str, value: f64) -> Figure {
+        Figure {
+            name,
+            unit,
+            value,
+            limit: Limit::None,
+            met: true,
         }
     }
 
@@ -85,10 +115,14 @@ impl Figure {
             value,
             limit,
             met,
-            word,
         } = self;
         let verdict = if *met { "met" } else { "MISSED" };
-        println!("{name:<44} {value:>10.2} {unit:<6} {word} {limit:>9.2}  {verdict}");
+        print!("{name:<44} {value:>10.2} {unit:<6}");
+        match limit {
+            Limit::Most(limit) => println!(" limit {limit:>9.2}  {verdict}"),
+            Limit::Least(limit) => println!(" least {limit:>9.2}  {verdict}"),
+            Limit::None => println!(),
+        }
     }
 }
 

@@ -11,17 +11,6 @@ const SECTOR: u64 = 512;
 /// Without it the device must have each write on the disk before it answers (5.2.6.2).
 const FLUSH: u32 = 1 << 9;
 
-/// What to do, from the program.
-struct Load {
-    write: bool,
-    random: bool,
-    block: u64,
-    depth: u64,
-    span: u64,
-    ticks: u64,
-    count: u64,
-}
-
 /// Where the next request goes.
 struct Position {
     next: u64,
@@ -40,59 +29,39 @@ impl Position {
             return (u128::from(self.seed) * u128::from(self.blocks) >> 64) as u64;
         }
         let block = self.next;
-        self.next = if block + 1 == self.blocks {
-            0
-        } else {
-            block + 1
-        };
+        self.next = if block + 1 == self.blocks { 0 } else { block + 1 };
         block
     }
 }
 
 /// Runs a load and prints `load REQUESTS TICKS KICKS ERRORS`.
 pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
-    let load = Load {
-        write: parameter(0) != 0,
-        random: parameter(1) != 0,
-        block: parameter(2),
-        depth: parameter(3),
-        span: parameter(4),
-        ticks: parameter(5),
-        count: parameter(6),
-    };
+    let [writes, random, block, depth, span, ticks, count] =
+        core::array::from_fn(|index| parameter(index as u64));
     let device = Device::new(window, FLUSH);
     let Some(mut queue) = device.queue(0) else {
         return line("no queue", &[window]);
     };
     device.start();
-    let data = if load.write { 0 } else { WRITABLE };
-    for slot in 0..load.depth {
+    let data = if writes != 0 { 0 } else { WRITABLE };
+    for slot in 0..depth {
         let head = 3 * slot as u16;
         let (header, status) = (HEADERS + 16 * slot, STATUS + slot);
-        write32(header, load.write.into());
+        write32(header, writes as u32);
         write(wire::MEMORY, 1, status, 0xff);
         queue.describe(head, header, 16, NEXT);
-        queue.describe(
-            head + 1,
-            BUFFERS + load.block * slot,
-            load.block as u32,
-            data | NEXT,
-        );
+        queue.describe(head + 1, BUFFERS + block * slot, block as u32, data | NEXT);
         queue.describe(head + 2, status, 1, WRITABLE);
     }
-    let mut position = Position {
-        next: 0,
-        seed: rdtsc() | 1,
-        blocks: load.span / load.block,
-        random: load.random,
-    };
+    let mut position =
+        Position { next: 0, seed: rdtsc() | 1, blocks: span / block, random: random != 0 };
     let mut aim = |slot: u64| {
-        let sector = position.take() * (load.block / SECTOR);
+        let sector = position.take() * (block / SECTOR);
         write(wire::MEMORY, 8, HEADERS + 16 * slot + 8, sector);
     };
     let started = rdtsc();
-    let (mut sent, mut done, mut errors) = (load.depth, 0, 0);
-    for slot in 0..load.depth {
+    let (mut sent, mut done, mut errors) = (depth, 0, 0);
+    for slot in 0..depth {
         aim(slot);
         queue.offer(3 * slot as u16);
     }
@@ -103,7 +72,7 @@ pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
             let slot = u64::from(head) / 3;
             done += 1;
             errors += u64::from(read(wire::MEMORY, 1, STATUS + slot) != 0);
-            if now - started < load.ticks && sent < load.count {
+            if now - started < ticks && sent < count {
                 aim(slot);
                 queue.offer(head);
                 sent += 1;

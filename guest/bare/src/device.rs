@@ -11,7 +11,7 @@ const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x2000;
 /// Bytes of a queue of 256 entries.
 const QUEUE: u64 = 0x3000;
-/// Where buffers begin, behind all queues.
+/// Where buffers begin, behind the queues of 16 devices, 8 each.
 pub const BUFFERS: u64 = wire::LOAD + 0x20_0000;
 
 /// The descriptor goes on.
@@ -28,10 +28,7 @@ pub struct Device {
 impl Device {
     /// Resets the device and agrees on VERSION_1, EVENT_IDX and what of `wanted` it offers.
     pub fn new(window: u64, wanted: u32) -> Device {
-        let device = Device {
-            window,
-            event: false,
-        };
+        let device = Device { window, event: false };
         device.set(0x70, 0);
         while device.get(0x70) != 0 {}
         device.set(0x70, 3);
@@ -42,10 +39,7 @@ impl Device {
             device.set(0x20, bits);
         }
         device.set(0x70, 11);
-        Device {
-            window,
-            event: features & EVENT_IDX != 0,
-        }
+        Device { window, event: features & EVENT_IDX != 0 }
     }
 
     pub fn get(&self, register: u64) -> u32 {
@@ -63,7 +57,8 @@ impl Device {
         if size == 0 {
             return None;
         }
-        let base = wire::LOAD + u64::from(number) * QUEUE;
+        let first = (self.window >> 12 & 15) * 8;
+        let base = wire::LOAD + (first + u64::from(number)) * QUEUE;
         fill(base, 0, QUEUE);
         self.set(0x38, size);
         for (register, at) in [(0x80, 0), (0x90, AVAILABLE), (0xa0, USED)] {
@@ -181,8 +176,5 @@ pub fn start_idle(window: u64, filled: u64) {
             queue.publish();
         }
     }
-    line(
-        "started",
-        &[u64::from(device.get(8)), u64::from(device.get(0x70))],
-    );
+    line("started", &[u64::from(device.get(8)), u64::from(device.get(0x70))]);
 }

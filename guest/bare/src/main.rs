@@ -127,11 +127,7 @@ impl Program {
 extern "C" fn bare_main(zero_page: u64) -> ! {
     // ramdisk_image of Linux's zero page; the program says itself how long it is.
     let base = read(wire::MEMORY, 4, zero_page + 0x218);
-    let mut program = Program {
-        base,
-        records: 0,
-        ticks: 0,
-    };
+    let mut program = Program { base, records: 0, ticks: 0 };
     if base == 0 || program.word(0) != wire::MAGIC {
         line("no program", &[base]);
     } else {
@@ -150,9 +146,6 @@ extern "C" fn bare_fault(vector: u64, first: u64, second: u64, _stack: u64, addr
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    line(
-        "panic",
-        &[info.location().map_or(0, |at| u64::from(at.line()))],
-    );
+    line("panic", &[info.location().map_or(0, |at| u64::from(at.line()))]);
     finish()
 }

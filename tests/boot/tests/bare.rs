@@ -2,9 +2,11 @@
 
 use boot_tests::code;
 use harness::bare::answer::Answer;
-use harness::bare::ops::{BlockLoad, Check, Op, Place, Program, Width};
+use harness::bare::ops::{BlockLoad, Check, Op, Place, Program, VsockLoad, Width};
 use harness::vm::SHORTLY;
 use harness::{TestVm, bare, guests, skip};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 fn run(vm: TestVm) -> Answer {
@@ -104,6 +106,50 @@ fn a_block_load_comes_to_its_end() {
         };
         assert_eq!((load.done, load.errors), (1000, 0), "{load:?}");
         assert!(load.kicks <= 1000, "{load:?}");
+    }
+}
+
+#[test]
+fn a_socket_load_receives_and_sends() {
+    if skip::without_kvm() {
+        return;
+    }
+    const BYTES: u64 = 4 << 20;
+    for send in [false, true] {
+        let load = VsockLoad {
+            port: 5000,
+            send,
+            bytes: BYTES,
+        };
+        let mut program = Program::new();
+        program.push(Op::Vsock(guests::VIRTIO_BASE.into(), load));
+        let vm = bare::machine(&program).unwrap();
+        let path = vm.folder().join("socket");
+        let mut machine = vm
+            .arg("--no-rng")
+            .arg("--vsock")
+            .arg(format!("cid=3,path={}", path.display()))
+            .boot()
+            .unwrap();
+        machine.expect("mark", SHORTLY).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        writeln!(stream, "CONNECT 5000").unwrap();
+        let mut greeting = String::new();
+        let mut reader = BufReader::with_capacity(1, &stream);
+        reader.read_line(&mut greeting).unwrap();
+        assert!(greeting.starts_with("OK "), "{greeting:?}");
+        if send {
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).unwrap();
+            assert_eq!(received.len() as u64, BYTES);
+        } else {
+            let bytes = vec![1; usize::try_from(BYTES).unwrap()];
+            stream.write_all(&bytes).unwrap();
+        }
+        let exit = machine.exit(SHORTLY).unwrap();
+        assert_eq!(exit.code, Some(code::POWERED_OFF), "{exit:?}");
+        let answer = Answer::parse(&exit.stdout).unwrap();
+        assert_eq!(answer.loads[0].done, BYTES, "{answer:?}");
     }
 }
 

@@ -1,12 +1,13 @@
 //! What drives cost besides time: system calls of a request, and wake-ups when nothing is asked.
 
-use super::machine::{Disk, Machines, RAW, URING, WINDOW};
-use super::{BlockLimits, CASES, Figure};
+use super::machine::{Disk, Machines, RAW, URING};
+use super::{BlockLimits, CASES, Figure, vsock};
 use crate::repo::find_program;
 use anyhow::{Context, Result, bail, ensure};
 use harness::bare::answer::Answer;
 use harness::bare::ops::{BlockLoad, Op, Program};
 use harness::process::Process;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,23 +26,27 @@ pub(super) fn figures(
     let mut figures = Vec::new();
     for (name, disk) in [
         ("system calls a request, io_uring, depth 32", URING),
-        ("  the same, sync (reported)", RAW),
+        ("system calls a request, sync, depth 32", RAW),
     ] {
         let Some(disk) = disks.iter().find(|found| found.name == disk) else {
             continue;
         };
-        let limit = if disk.name == URING {
-            limits.calls_per_request
-        } else {
-            f64::INFINITY
-        };
         match calls(machines, disk)? {
-            Some(calls) => figures.push(Figure::new(name, "", calls, limit)),
+            Some(calls) if disk.name == URING => {
+                figures.push(Figure::new(name, "", calls, limits.calls_per_request));
+            }
+            Some(calls) => figures.push(Figure::told(name, "", calls)),
             None => println!("SKIPPED {name}: neither perf with tracefs nor strace is here"),
         }
     }
-    let disks: Vec<&Disk> = disks.iter().take(1).collect();
-    let (wakeups, percent) = idleness(machines, &disks, Duration::from_secs(idle))?;
+    let mut arguments = disks
+        .last()
+        .map(|disk| disk.arguments.clone())
+        .unwrap_or_default();
+    if vsock::offered(machines).is_ok() {
+        arguments.extend(vsock::arguments(machines));
+    }
+    let (wakeups, percent) = idleness(machines, &arguments, Duration::from_secs(idle))?;
     figures.push(Figure::new(
         "idle guest: wake-ups of the monitor",
         "",
@@ -68,8 +73,8 @@ fn calls(machines: &Machines, disk: &Disk) -> Result<Option<f64>> {
             ..CASES[1].load()
         };
         let mut program = Program::new();
-        program.push(Op::Block(WINDOW, load));
-        let Some(calls) = count_calls(&machines.command(&program, &[disk])?)? else {
+        program.push(Op::Block(disk.window, load));
+        let Some(calls) = count_calls(&machines.command(&program, &disk.arguments)?)? else {
             return Ok(None);
         };
         seen.push(calls);
@@ -120,12 +125,20 @@ fn read_report(program: &str, report: &Path) -> Result<Option<f64>> {
 
 /// Voluntary context switches of the monitor's threads and its share of a CPU while its guest is
 /// halted with its devices started.
-fn idleness(machines: &Machines, disks: &[&Disk], time: Duration) -> Result<(f64, f64)> {
+fn idleness(machines: &Machines, arguments: &[OsString], time: Duration) -> Result<(f64, f64)> {
     let mut program = Program::new();
-    program.push(Op::Start(WINDOW, 0));
+    for device in machines.devices(arguments)? {
+        // The driver has buffers for what may come: packets and events.
+        let filled = if device.model == "virtio-vsock" {
+            0b101
+        } else {
+            0
+        };
+        program.push(Op::Start(device.window, filled));
+    }
     program.push(Op::Mark);
     program.push(Op::Idle);
-    let mut command = machines.command(&program, disks)?;
+    let mut command = machines.command(&program, arguments)?;
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("a pipe")?;
     let mut process = Process::new(child)?;

@@ -1,10 +1,11 @@
 //! Machines of the bare guest that run one load each, and the drives that they have.
 
 use anyhow::{Context, Result, ensure};
+use harness::bare;
 use harness::bare::answer::Answer;
 use harness::bare::ops::{BlockLoad, Op, Program};
-use harness::{bare, guests};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -15,13 +16,10 @@ use std::time::{Duration, Instant};
 pub(super) const RAW: &str = "sync";
 /// The engine that has many under way.
 pub(super) const URING: &str = "io_uring";
-/// A copy-on-write drive over the same file.
+/// A copy-on-write drive.
 pub(super) const OVERLAY: &str = "copy-on-write";
 /// Of these the better one counts.
 pub(super) const ENGINES: [&str; 2] = [RAW, URING];
-
-/// The only device of these machines.
-pub(super) const WINDOW: u64 = guests::VIRTIO_BASE as u64;
 
 /// How long a guest waits before its load, while its threads are spread.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -44,30 +42,41 @@ fn spread(process: u32) {
 /// One way to have a drive.
 pub(super) struct Disk {
     pub(super) name: &'static str,
-    /// The value of `--disk`.
-    value: OsString,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) window: u64,
+}
+
+/// A virtio device of a machine, from its plan.
+pub(super) struct Device {
+    pub(super) model: String,
+    pub(super) window: u64,
+}
+
+/// `--disk FILE,options`
+pub(super) fn disk_arguments(file: &Path, options: &str) -> Vec<OsString> {
+    let mut value = file.as_os_str().to_owned();
+    value.push(options);
+    vec!["--disk".into(), value]
 }
 
 /// What this program offers of the drives that are measured.
-pub(super) fn disks(machines: &Machines, file: &Path) -> Result<Vec<Disk>> {
-    let with = |options: &str| {
-        let mut value = file.as_os_str().to_owned();
-        value.push(options);
-        value
-    };
+pub(super) fn disks(machines: &Machines, file: &Path, overlay: Option<&str>) -> Result<Vec<Disk>> {
     let mut disks = Vec::new();
     for (name, options) in [(RAW, ",engine=sync"), (URING, ",engine=io_uring")] {
-        let value = with(options);
-        let disk = Disk { name, value };
-        if machines.accepts(&disk)? {
-            disks.push(disk);
-        } else {
-            println!("{name}: left out, {options:?} is refused here");
+        match machines.disk(name, disk_arguments(file, options)) {
+            Ok(disk) => disks.push(disk),
+            Err(why) => println!("SKIPPED {name}: {why:#}"),
         }
     }
     if disks.is_empty() {
-        let value = with("");
-        disks.push(Disk { name: RAW, value });
+        disks.push(machines.disk(RAW, disk_arguments(file, ""))?);
+    }
+    match overlay {
+        Some(value) => {
+            let arguments = vec!["--disk".into(), value.into()];
+            disks.push(machines.disk(OVERLAY, arguments)?);
+        }
+        None => println!("SKIPPED {OVERLAY}: name one with --overlay PATH,format=cow"),
     }
     Ok(disks)
 }
@@ -92,28 +101,69 @@ impl Machines {
         Ok(machines)
     }
 
-    /// The command of a machine that runs a program. Its only devices are the drives.
-    pub(super) fn command(&self, program: &Program, disks: &[&Disk]) -> Result<Command> {
+    /// The command of a machine that runs a program.
+    pub(super) fn command(&self, program: &Program, arguments: &[OsString]) -> Result<Command> {
         let folder = self.folder.path();
         let initrd = folder.join("program");
         std::fs::write(&initrd, program.encode(bare::ticks()?)).context("writing a program")?;
         let mut command = Command::new(&self.coracle);
         command
-            .args(["boot", "--memory", "64M", "--no-rng", "--kernel"])
+            .args(["boot", "--memory", "64M", "--kernel"])
             .arg(folder.join("guest"))
             .arg("--initrd")
             .arg(initrd)
+            .args(arguments)
             .stdin(Stdio::null());
-        for disk in disks {
-            command.arg("--disk").arg(&disk.value);
-        }
         Ok(command)
     }
 
-    fn accepts(&self, disk: &Disk) -> Result<bool> {
-        let mut command = self.command(&Program::new(), &[disk])?;
-        let output = command.output().context("running coracle")?;
-        Ok(output.status.success())
+    /// Where the files of the machines are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Seconds of ticks of a guest's clock.
+    #[expect(clippy::cast_precision_loss, reason = "ticks of some seconds")]
+    pub(super) fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.ticks_per_second
+    }
+
+    /// The virtio devices of a machine with these arguments.
+    pub(super) fn devices(&self, arguments: &[OsString]) -> Result<Vec<Device>> {
+        let mut command = self.command(&Program::new(), arguments)?;
+        let output = command.arg("--print-plan").output()?;
+        let refusal = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}", refusal.trim());
+        let plan: Value = serde_json::from_slice(&output.stdout).context("the plan")?;
+        let devices = plan["devices"].as_array().into_iter().flatten();
+        let virtio = devices.filter(|device| !device["queues"].is_null());
+        let found = virtio.filter_map(|device| {
+            let start = device["mmio"]["start"].as_str()?.strip_prefix("0x")?;
+            Some(Device {
+                model: device["model"].as_str()?.to_owned(),
+                window: u64::from_str_radix(start, 16).ok()?,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    /// The window of the device of that model.
+    pub(super) fn window(&self, model: &str, arguments: &[OsString]) -> Result<u64> {
+        let devices = self.devices(arguments)?;
+        let found = devices.iter().find(|device| device.model == model);
+        Ok(found
+            .with_context(|| format!("no {model} in the plan"))?
+            .window)
+    }
+
+    /// A drive, unless the program refuses it.
+    pub(super) fn disk(&self, name: &'static str, arguments: Vec<OsString>) -> Result<Disk> {
+        let window = self.window("virtio-blk", &arguments)?;
+        Ok(Disk {
+            name,
+            arguments,
+            window,
+        })
     }
 
     /// Ticks of the guests' TSC in a second, from two marks of a guest that pauses.
@@ -149,11 +199,19 @@ impl Machines {
         reason = "counts of a fraction of a second"
     )]
     pub(super) fn block(&self, disk: &Disk, load: &BlockLoad) -> Result<f64> {
+        let answer = self.run(Op::Block(disk.window, *load), &disk.arguments)?;
+        let load = answer.loads.first().context("no load")?;
+        ensure!(load.errors == 0, "requests fail: {load:?}");
+        Ok(load.done as f64 / self.seconds(load.ticks))
+    }
+
+    /// Runs one load with the machine's threads on CPUs of their own.
+    pub(super) fn run(&self, load: Op, arguments: &[OsString]) -> Result<Answer> {
         let mut program = Program::new();
-        for op in [Op::Mark, Op::Pause(SETTLE), Op::Block(WINDOW, *load)] {
+        for op in [Op::Mark, Op::Pause(SETTLE), load] {
             program.push(op);
         }
-        let mut command = self.command(&program, &[disk])?;
+        let mut command = self.command(&program, arguments)?;
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut console = BufReader::new(child.stdout.take().context("a pipe")?);
         let mut text = String::new();
@@ -161,9 +219,6 @@ impl Machines {
         spread(child.id());
         console.read_to_string(&mut text)?;
         child.wait()?;
-        let answer = Answer::parse(text.as_bytes())?;
-        let load = answer.loads.first().context("no load")?;
-        ensure!(load.errors == 0, "requests fail: {load:?}");
-        Ok(load.done as f64 * self.ticks_per_second / load.ticks as f64)
+        Answer::parse(text.as_bytes())
     }
 }

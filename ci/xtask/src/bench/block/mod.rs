@@ -2,8 +2,10 @@
 //! the same cached file, which is the limit of any monitor; system calls of a request; idleness.
 
 mod cost;
+mod direct;
 mod machine;
 mod native;
+mod vsock;
 
 use super::{Figure, folder, median, startup};
 use crate::repo;
@@ -93,6 +95,7 @@ struct BlockLimits {
     calls_per_request: f64,
     idle_cpu_percent: f64,
     idle_wakeups: f64,
+    vsock_gbit: f64,
 }
 
 /// Thousands of requests a second, one number a round, of one case with each way to do it.
@@ -129,7 +132,12 @@ struct Results {
 }
 
 /// Measures, prints and writes block.json.
-pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
+pub(super) fn run(
+    rounds: u32,
+    idle: u64,
+    only: Option<&str>,
+    overlay: Option<&str>,
+) -> Result<bool> {
     let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
         .context("tests/bench/limits.toml")?;
     let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
@@ -138,7 +146,7 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
     let folder = folder()?;
     let file = cached_file(&folder)?;
     let machines = Machines::new(&coracle)?;
-    let disks = machine::disks(&machines, &file)?;
+    let disks = machine::disks(&machines, &file, overlay)?;
     let rows = measure(&machines, &file, &disks, rounds, only)?;
     println!("thousands of requests a second, median of {rounds} rounds (least-most)");
     print!("{:<34}{:>24}", "", native::NAME);
@@ -146,6 +154,8 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
     println!();
     rows.iter().for_each(Row::print);
     let mut figures = figures(&rows, &limits);
+    figures.extend(streams(&machines, rounds, &limits)?);
+    figures.extend(direct::figures(&machines, &file)?);
     figures.extend(cost::figures(&machines, &disks, &limits, idle)?);
     figures.iter().for_each(Figure::print);
     let met = figures.iter().all(|figure| figure.met);
@@ -209,6 +219,28 @@ fn measure(
     }
     rows.retain(|row| row.ways.iter().all(|(_, samples)| !samples.is_empty()));
     Ok(rows)
+}
+
+/// Streams through the vsock device, both ways.
+fn streams(machines: &Machines, rounds: u32, limits: &BlockLimits) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (name, sends) in [
+        ("vsock, host to guest, median", false),
+        ("vsock, guest to host, median", true),
+    ] {
+        if let Err(why) = vsock::offered(machines) {
+            println!("SKIPPED {name}: {why:#}");
+            continue;
+        }
+        let samples: Result<Vec<f64>> = (0..rounds).map(|_| vsock::rate(machines, sends)).collect();
+        let rate = median(&samples?);
+        figures.push(if sends {
+            Figure::told(name, "Gbit/s", rate)
+        } else {
+            Figure::least(name, "Gbit/s", rate, limits.vsock_gbit)
+        });
+    }
+    Ok(figures)
 }
 
 /// What is promised of the rates: the better engine beside the loop, the overlay beside raw.
