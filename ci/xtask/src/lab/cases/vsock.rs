@@ -1,4 +1,4 @@
-//! Streams between programs of the guest and of the host: Linux's own driver, checked byte for byte.
+//! Streams between programs of guest and host: Linux's own driver, checked byte for byte.
 
 use super::{LIMIT_SECONDS, REBOOTED, words};
 use lab::script::{Case, Step};
