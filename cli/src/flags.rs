@@ -5,6 +5,7 @@ mod balloon;
 pub(crate) mod boot;
 mod console_port;
 pub(crate) mod disk;
+pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
 pub(crate) mod version;
@@ -47,6 +48,7 @@ struct BootAlone {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     Boot(Box<boot::Flags>),
+    Disk(disk_command::Flags),
     Doctor(doctor::Flags),
     Kernel(kernel::Flags),
     Version(version::Flags),
@@ -57,6 +59,8 @@ enum Subcommands {
 pub(crate) enum Command {
     /// `coracle boot`
     Boot(Box<boot::Flags>),
+    /// `coracle disk`
+    Disk(disk_command::Flags),
     /// `coracle doctor`
     Doctor(doctor::Flags),
     /// `coracle kernel`
@@ -82,6 +86,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
     };
     match parsed {
         Ok(Subcommands::Boot(flags)) => Ok(Command::Boot(flags)),
+        Ok(Subcommands::Disk(flags)) => Ok(Command::Disk(flags)),
         Ok(Subcommands::Doctor(flags)) => Ok(Command::Doctor(flags)),
         Ok(Subcommands::Kernel(flags)) => Ok(Command::Kernel(flags)),
         Ok(Subcommands::Version(flags)) => Ok(Command::Version(flags)),

@@ -1,6 +1,7 @@
 //! `coracle`: Linux in a microVM, from one command.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod embedded;
 mod exit;
 mod failure;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
     match flags::parse(arguments)? {
         Command::Boot(flags) => flags.run(),
+        Command::Disk(flags) => flags.run(),
         Command::Doctor(flags) => flags.run(),
         Command::Kernel(flags) => flags.run(),
         Command::Version(flags) => flags.run(),
