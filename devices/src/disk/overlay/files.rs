@@ -45,6 +45,10 @@ pub(super) fn open(path: &Path, write: bool) -> Result<File, OverlayError> {
             path: path.to_owned(),
             hint: "",
         },
+        ErrorKind::IsADirectory => OverlayError::Kind {
+            path: path.to_owned(),
+            wanted: "a file",
+        },
         _ => io_error(path, if write { "open and write" } else { "open" }, error),
     })
 }

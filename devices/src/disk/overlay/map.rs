@@ -97,6 +97,8 @@ pub(super) struct Map {
 pub(super) struct Survey {
     map: Map,
     damaged: Vec<Damaged>,
+    /// Blocks with a broken copy that would be written next anyway.
+    stale: Vec<u64>,
     checksums: u64,
 }
 
@@ -131,10 +133,14 @@ impl Survey {
             }
             all.push(slots);
         }
-        let mut damaged = Vec::new();
+        let (mut damaged, mut stale) = (Vec::new(), Vec::new());
         for (index, slots) in (0..).zip(all) {
             match choose(slots, newest) {
-                Ok(choice) => map.settle(index, choice),
+                Ok(choice) => {
+                    let broken = slots.iter().any(|slot| matches!(slot, Slot::Broken { .. }));
+                    stale.extend((broken && choice.torn.is_none()).then_some(index));
+                    map.settle(index, choice);
+                }
                 Err(what) => damaged.push(Damaged { block: index, what }),
             }
         }
@@ -143,6 +149,7 @@ impl Survey {
         Ok(Self {
             map,
             damaged,
+            stale,
             checksums,
         })
     }
@@ -166,6 +173,11 @@ impl Survey {
     /// All damaged blocks.
     pub(super) fn damaged(&self) -> &[Damaged] {
         &self.damaged
+    }
+
+    /// Blocks whose older copy is broken, which nothing reads.
+    pub(super) fn stale(&self) -> &[u64] {
+        &self.stale
     }
 
     /// How many blocks were held against their checksums.

@@ -154,6 +154,10 @@ fn one(path: &Path, result: &mut Verified) -> Result<Option<PathBuf>, OverlayErr
         let what = format!("the last write of map block {block} was cut short");
         add(result, what, true);
     }
+    for block in survey.stale() {
+        let what = format!("the older copy of map block {block} is broken");
+        add(result, what, true);
+    }
     if header.committing {
         add(
             result,

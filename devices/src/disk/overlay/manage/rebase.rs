@@ -61,6 +61,10 @@ pub fn rebase(path: &Path, to: &Rebase) -> Result<Rebased, OverlayError> {
 fn unchecked(path: &Path, to: &Rebase) -> Result<Rebased, OverlayError> {
     let file = open(path, true)?;
     let header = locked_header(&file, path, false)?;
+    if header.committing {
+        let path = path.to_owned();
+        return Err(OverlayError::Committing { path });
+    }
     let new = open_base(&to.base, to.format, 2)?;
     let moved = moved(&header, to, base_ref(&to.base, to.format, &new)?)?;
     let mut delta = load(file, path, header, new.base, false)?;
