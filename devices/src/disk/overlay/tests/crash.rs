@@ -183,6 +183,15 @@ impl Run {
 
     /// Power goes; what is there is checked, and the run goes on from it.
     fn crash(&mut self) {
+        if self.random.below(2) == 0 {
+            // In the middle of a flush: before, between or after the writes of map blocks.
+            let budget = self.random.below(6);
+            self.store.fail_after(Some(budget));
+            if self.delta.flush().is_ok() {
+                self.model.flushed();
+            }
+            self.store.fail_after(None);
+        }
         for _ in 0..3 {
             let store = self.store.crash(&mut self.random);
             self.check_crashed(&store, false);
