@@ -4,9 +4,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::driver::GuestDriver;
 use super::ring::Buffer;
-use super::{AFTER_HOLE, END};
+use super::{AFTER_HOLE, END, small_ram};
+use crate::ram::GuestRam;
 use crate::virtio::VirtioDevice;
-use crate::virtio::vsock::wire::{HEADER_BYTES, HOST_CID, Header};
+use crate::virtio::vsock::wire::{HEADER_BYTES, HOST_CID, Header, op};
 
 /// The queues.
 const RECEIVE: u32 = 0;
@@ -27,7 +28,13 @@ impl VsockGuest {
     /// Starts a device, whose configuration tells the guest's context ID. It has no receive
     /// buffer.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        let mut driver = GuestDriver::started(device);
+        Self::on(small_ram(), device)
+    }
+
+    /// The same in memory that is there already and is as [`small_ram`].
+    pub fn on(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Self {
+        let mut driver = GuestDriver::on(ram, device);
+        driver.start(u64::MAX);
         let (low, high) = (driver.config(0), driver.config(4));
         Self {
             driver,
@@ -45,6 +52,11 @@ impl VsockGuest {
     /// How many receive buffers the device has.
     pub fn given(&self) -> usize {
         self.given.len()
+    }
+
+    /// The device was reset: it has no receive buffer any more.
+    pub fn forget(&mut self) {
+        self.given.clear();
     }
 
     /// Adds a receive buffer of pieces of these lengths, without ringing.
@@ -89,11 +101,11 @@ impl VsockGuest {
         let header = Header::read_from_bytes(header).expect("a header");
         let len = usize::try_from(header.len.get()).expect("small");
         assert_eq!(len, data.len(), "the header's length");
-        assert_eq!(
-            (header.src_cid.get(), header.dst_cid.get()),
-            (HOST_CID, self.cid)
-        );
-        assert_eq!(header.kind.get(), 1);
+        assert_eq!(header.dst_cid.get(), self.cid);
+        // A RST comes from where the guest sent its packet to, and is of its type.
+        if header.op.get() != op::RST {
+            assert_eq!((header.src_cid.get(), header.kind.get()), (HOST_CID, 1));
+        }
         Some((header, data.to_vec()))
     }
 
