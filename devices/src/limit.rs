@@ -1,4 +1,8 @@
-//! How much a device may do in a time: token buckets, as plain values.
+//! How much a device may do in a time: token buckets, as plain values and as they run.
+
+mod pace;
+
+pub(crate) use pace::Pace;
 
 use std::time::Duration;
 

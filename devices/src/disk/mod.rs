@@ -43,8 +43,17 @@ pub struct TransferError {
 
 /// Something to read and write sectors of. Callers stay within the geometry.
 pub trait Disk: Send {
-    /// What it is; the same all its life.
+    /// What it is; the same until [`rescan`](Self::rescan).
     fn geometry(&self) -> Geometry;
+
+    /// Looks at the host's file again, which may have another length.
+    ///
+    /// # Errors
+    /// When the host does not tell, or the length is one that no disk has; then the geometry
+    /// stays.
+    fn rescan(&mut self) -> io::Result<Geometry> {
+        Ok(self.geometry())
+    }
 
     /// Reads the bytes from `offset` on into all of `into`.
     ///

@@ -206,6 +206,16 @@ impl Disk for RawDisk {
         self.geometry
     }
 
+    fn rescan(&mut self) -> io::Result<Geometry> {
+        let bytes = self.file.seek(SeekFrom::End(0))?;
+        if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
+            let message = format!("the image has {bytes} bytes, no whole number of sectors");
+            return Err(io::Error::new(ErrorKind::InvalidData, message));
+        }
+        self.geometry.bytes = bytes;
+        Ok(self.geometry)
+    }
+
     fn read(&mut self, offset: u64, ram: &GuestRam, into: &[Span]) -> Result<(), TransferError> {
         self.transfer(Direction::Read, offset, ram, into)
     }

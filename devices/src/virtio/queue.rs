@@ -271,6 +271,18 @@ impl Virtqueue {
         chain.inspect_err(|broken| self.fail(*broken))
     }
 
+    /// Whether the driver made something available that was not taken yet. Asks for no doorbell,
+    /// so this is for a device that looks again by itself.
+    pub fn has_more(&self) -> bool {
+        let next = self.queue.next_avail();
+        self.broken.is_none()
+            && self.live.load(Ordering::Acquire)
+            && self
+                .queue
+                .avail_idx(self.ram.memory(), Ordering::Acquire)
+                .is_ok_and(|index| index.0 != next)
+    }
+
     /// Gives a request back, `written` bytes of its writable part filled from the front. The
     /// driver hears of it with the next [`notify`](Self::notify).
     pub fn complete(&mut self, chain: Chain, written: u32) {

@@ -6,19 +6,24 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
 use super::{
-    Chain, ConfigSpace, Identity, Interrupt, Progress, StartContext, StartError, VirtioDevice,
-    Virtqueue,
+    Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
+    StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::disk::{Disk, Geometry, SECTOR_BYTES, TransferError};
 use crate::inspect::Report;
+use crate::limit::{Limits, Pace};
 use crate::ram::GuestRam;
+use crate::timer::Timer;
 
+mod patience;
 pub mod wire;
 
+use patience::Patience;
 use wire::{Config, Header, Segment, Status, kind};
 
 const DEVICE_ID: u32 = 2;
@@ -34,6 +39,9 @@ pub const MOST_SEGMENTS: usize = 16;
 /// Sectors in one such range: 4 GiB.
 pub const MOST_RANGE_SECTORS: u32 = 0x80_0000;
 
+/// The event of the timer that ends a wait for the limit.
+const GO_ON: u32 = 0;
+
 /// A turn of the loop ends after this many requests or bytes.
 const REQUESTS_A_TURN: usize = 64;
 const BYTES_A_TURN: u64 = 8 << 20;
@@ -44,6 +52,8 @@ struct Running {
     ram: GuestRam,
     interrupt: Interrupt,
     features: u64,
+    /// A request that waits for the limit.
+    held: Option<Chain>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +71,8 @@ struct Counters {
     refused: u64,
     /// Requests without room for a status.
     malformed: u64,
+    /// Requests that waited for the limit.
+    throttled: u64,
 }
 
 /// A disk for the guest.
@@ -71,6 +83,11 @@ pub struct Block {
     config: Arc<ConfigSpace>,
     running: Option<Running>,
     counters: Counters,
+    watches: Watches,
+    pace: Pace,
+    /// There from the first limit on.
+    timer: Option<Timer>,
+    patience: Patience,
 }
 
 impl fmt::Debug for Block {
@@ -98,6 +115,87 @@ impl Block {
             config: Arc::new(ConfigSpace::new(config(geometry).as_bytes().to_vec())),
             running: None,
             counters: Counters::default(),
+            watches: Watches::default(),
+            pace: Pace::default(),
+            timer: None,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Sets new limits, with full buckets.
+    fn limit(&mut self, limits: Limits) -> io::Result<()> {
+        if limits != Limits::default() && self.timer.is_none() {
+            let timer = Timer::new()?;
+            self.watches.readable(&timer, GO_ON);
+            self.timer = Some(timer);
+        }
+        self.pace = Pace::new(limits, Instant::now());
+        if let Some(timer) = &self.timer {
+            // What waited under the old limits is looked at under the new ones.
+            timer.after(std::time::Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// The driver sees another capacity from now on.
+    fn take_geometry(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        let sectors = geometry.bytes / SECTOR_BYTES;
+        let changed = self.config.update(0, &sectors.to_le_bytes());
+        if let Some(running) = self.running.as_ref().filter(|_| changed) {
+            running.interrupt.config_changed();
+        }
+    }
+
+    /// The next request that the limits let through.
+    fn next(&mut self, running: &mut Running) -> Option<Chain> {
+        let held = running.held.take();
+        let waited = held.is_some();
+        let chain = held.or_else(|| running.queue.pop().ok().flatten())?;
+        if !self.pace.is_limited() {
+            return Some(chain);
+        }
+        // The longer part is the data, but for a header and a status.
+        let bytes = chain.readable_bytes().max(chain.writable_bytes());
+        match self.pace.grant(bytes, Instant::now()) {
+            Ok(_) => {
+                self.pace.spend(bytes);
+                Some(chain)
+            }
+            Err(wait) => {
+                if let Some(timer) = &self.timer {
+                    timer.after(wait);
+                }
+                if !waited {
+                    self.counters.throttled = self.counters.throttled.saturating_add(1);
+                }
+                running.held = Some(chain);
+                None
+            }
+        }
+    }
+
+    /// Works off what there is, within the bounds of one turn.
+    fn serve(&mut self, running: &mut Running) -> Progress {
+        let moved = |counters: &Counters| counters.read_bytes.wrapping_add(counters.written_bytes);
+        let before = moved(&self.counters);
+        let mut left = REQUESTS_A_TURN;
+        loop {
+            if left == 0 || moved(&self.counters).wrapping_sub(before) >= BYTES_A_TURN {
+                return Progress::More;
+            }
+            left = left.saturating_sub(1);
+            if running.held.is_none() && !running.queue.has_more() {
+                // The driver hears of what is done before it is waited for.
+                running.queue.notify();
+                self.patience.wait(&running.queue);
+            }
+            let Some(mut chain) = self.next(running) else {
+                self.patience.idle();
+                return Progress::Idle;
+            };
+            let filled = self.carry_out(running, &mut chain);
+            running.queue.complete(chain, filled);
         }
     }
 
@@ -345,31 +443,64 @@ impl VirtioDevice for Block {
             ram: context.ram,
             interrupt: context.interrupt,
             features: context.features,
+            held: None,
         });
         Ok(())
+    }
+
+    fn attach(&mut self, watches: Watches) {
+        if let Some(timer) = &self.timer {
+            watches.readable(timer, GO_ON);
+        }
+        self.watches = watches;
     }
 
     fn queue_ready(&mut self, _queue: usize) -> Progress {
         let Some(mut running) = self.running.take() else {
             return Progress::Idle;
         };
-        let moved = |counters: &Counters| counters.read_bytes.wrapping_add(counters.written_bytes);
-        let before = moved(&self.counters);
-        let mut left = REQUESTS_A_TURN;
-        let progress = loop {
-            if left == 0 || moved(&self.counters).wrapping_sub(before) >= BYTES_A_TURN {
-                break Progress::More;
-            }
-            left = left.saturating_sub(1);
-            let Ok(Some(mut chain)) = running.queue.pop() else {
-                break Progress::Idle;
-            };
-            let filled = self.carry_out(&running, &mut chain);
-            running.queue.complete(chain, filled);
-        };
+        self.patience.rung();
+        let progress = self.serve(&mut running);
         running.queue.notify();
         self.running = Some(running);
         progress
+    }
+
+    fn event(&mut self, _token: u32) {
+        let over = self.timer.as_ref().is_some_and(Timer::take);
+        // A turn of the loop is bounded here as well: what is left waits for the timer again.
+        if over
+            && self.queue_ready(REQUESTS) == Progress::More
+            && let Some(timer) = &self.timer
+        {
+            timer.after(std::time::Duration::ZERO);
+        }
+    }
+
+    fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
+        match command {
+            DeviceCommand::Limit(limits) => self.limit(limits).map_err(CommandError::Host),
+            DeviceCommand::Rescan => {
+                let geometry = self.disk.rescan().map_err(CommandError::Host)?;
+                self.take_geometry(geometry);
+                Ok(())
+            }
+            DeviceCommand::ReplaceDisk(disk) => {
+                let geometry = disk.geometry();
+                if geometry.read_only != self.geometry.read_only {
+                    let message = "the new image must be read-only exactly if the old one is";
+                    return Err(CommandError::Invalid(message.into()));
+                }
+                // What the guest was told lasts, lasts in the old image.
+                if !geometry.read_only {
+                    self.disk.flush().map_err(CommandError::Host)?;
+                }
+                self.disk = disk;
+                self.take_geometry(geometry);
+                Ok(())
+            }
+            _ => Err(CommandError::NotSupported),
+        }
     }
 
     fn stop(&mut self) {
@@ -393,6 +524,7 @@ impl VirtioDevice for Block {
             .with("host_errors", counters.host_errors)
             .with("refused", counters.refused)
             .with("malformed", counters.malformed)
+            .with("throttled", counters.throttled)
     }
 }
 

@@ -1,7 +1,5 @@
 //! The entropy device (virtio 1.2, 5.4): hands out random bytes of the host's kernel.
 
-mod pace;
-
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +12,9 @@ use super::{
     StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::inspect::Report;
-use crate::limit::Limits;
+use crate::limit::{Limits, Pace};
 use crate::ram::GuestRam;
 use crate::timer::Timer;
-use pace::Pace;
 
 const DEVICE_ID: u32 = 4;
 const REQUESTS: usize = 0;
@@ -30,6 +27,8 @@ pub const MOST_BYTES_A_REQUEST: usize = 64 << 10;
 const BYTES_A_TURN: usize = 256 << 10;
 /// A turn ends after this many requests, however small.
 const REQUESTS_A_TURN: usize = 64;
+/// Bytes that are worth an answer: fewer are waited for, unless the bucket is smaller.
+const WORTH: u64 = 64;
 /// The event of the timer that ends a wait for the limit.
 const GO_ON: u32 = 0;
 /// How much the host is asked for at once.
@@ -103,7 +102,7 @@ impl Rng {
 
     /// Whether a request may be served now, and with how much: it is waited for otherwise.
     fn grant(&mut self) -> Option<u64> {
-        let wait = match self.pace.grant(Instant::now()) {
+        let wait = match self.pace.grant(WORTH, Instant::now()) {
             Ok(bytes) => return Some(bytes),
             Err(wait) => wait,
         };

@@ -1,17 +1,15 @@
-//! How many random bytes, and how often, the host gives: what finds too few tokens waits.
+//! Token buckets that run: what finds too few tokens waits, touching nothing but the clock.
 
 use std::time::{Duration, Instant};
 
-use crate::limit::{BucketSpec, Limits};
-
-/// Bytes that are worth an answer: fewer are waited for, unless the bucket is smaller.
-const WORTH: u64 = 64;
+use super::{BucketSpec, Limits};
 
 /// A bucket of tokens.
 #[derive(Debug)]
 struct Bucket {
     spec: BucketSpec,
-    level: u64,
+    /// Below zero after a request that was larger than the bucket.
+    level: i128,
     burst: u64,
     filled: Instant,
 }
@@ -21,7 +19,7 @@ impl Bucket {
     fn new(spec: BucketSpec, now: Instant) -> Option<Self> {
         (spec.size > 0 && !spec.refill.is_zero()).then_some(Self {
             spec,
-            level: spec.size,
+            level: spec.size.into(),
             burst: spec.burst,
             filled: now,
         })
@@ -33,12 +31,13 @@ impl Bucket {
         let refill = self.spec.refill.as_nanos().max(1);
         let size = u128::from(self.spec.size);
         let new = passed.saturating_mul(size) / refill;
-        let level = u128::from(self.level).saturating_add(new);
-        if level >= size {
-            (self.level, self.filled) = (self.spec.size, now);
+        let came = i128::try_from(new).unwrap_or(i128::MAX);
+        let level = self.level.saturating_add(came);
+        if level >= self.spec.size.into() {
+            (self.level, self.filled) = (self.spec.size.into(), now);
             return;
         }
-        self.level = u64::try_from(level).unwrap_or(self.spec.size);
+        self.level = level;
         let used = new.saturating_mul(refill) / size.max(1);
         let used = Duration::from_nanos(u64::try_from(used).unwrap_or(u64::MAX));
         self.filled = self.filled.checked_add(used).unwrap_or(now);
@@ -47,12 +46,12 @@ impl Bucket {
     /// Tokens that are there, or how long it takes until `worth` of them are.
     fn there(&mut self, worth: u64, now: Instant) -> Result<u64, Duration> {
         self.fill(now);
-        let all = self.level.saturating_add(self.burst);
-        let worth = worth.min(self.spec.size);
+        let all = self.level.saturating_add(self.burst.into());
+        let worth = i128::from(worth.min(self.spec.size));
         if all >= worth {
-            return Ok(all);
+            return Ok(u64::try_from(all).unwrap_or(u64::MAX));
         }
-        let missing = u128::from(worth.saturating_sub(all));
+        let missing = worth.saturating_sub(all).unsigned_abs();
         let refill = self.spec.refill.as_nanos();
         let wait = missing.saturating_mul(refill) / u128::from(self.spec.size).max(1);
         let wait = u64::try_from(wait).unwrap_or(u64::MAX);
@@ -62,19 +61,20 @@ impl Bucket {
     fn spend(&mut self, tokens: u64) {
         let once = tokens.min(self.burst);
         self.burst = self.burst.saturating_sub(once);
-        self.level = self.level.saturating_sub(tokens.saturating_sub(once));
+        let rest = tokens.saturating_sub(once);
+        self.level = self.level.saturating_sub(rest.into());
     }
 }
 
-/// Both limits of the device.
+/// Both limits of a device, as they stand.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes: Option<Bucket>,
     operations: Option<Bucket>,
 }
 
 impl Pace {
-    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let bucket = |spec: Option<BucketSpec>| Bucket::new(spec?, now);
         Self {
             bytes: bucket(limits.bytes),
@@ -82,14 +82,21 @@ impl Pace {
         }
     }
 
-    /// How many bytes a request may be given now, or how long it has to wait.
-    pub(super) fn grant(&mut self, now: Instant) -> Result<u64, Duration> {
+    /// Whether there is any limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.bytes.is_some() || self.operations.is_some()
+    }
+
+    /// How many bytes a request may move now, or how long it has to wait until it may move
+    /// `worth`. One that is larger than the bucket goes when that is full, and what it moves
+    /// beyond is owed.
+    pub(crate) fn grant(&mut self, worth: u64, now: Instant) -> Result<u64, Duration> {
         let there = |bucket: &mut Option<Bucket>, worth| {
             bucket
                 .as_mut()
                 .map_or(Ok(u64::MAX), |bucket| bucket.there(worth, now))
         };
-        let bytes = there(&mut self.bytes, WORTH);
+        let bytes = there(&mut self.bytes, worth);
         match (bytes, there(&mut self.operations, 1)) {
             (Ok(bytes), Ok(_)) => Ok(bytes),
             (Err(wait), Ok(_)) | (Ok(_), Err(wait)) => Err(wait),
@@ -97,8 +104,8 @@ impl Pace {
         }
     }
 
-    /// A request was given so many bytes.
-    pub(super) fn spend(&mut self, bytes: u64) {
+    /// A request moved so many bytes.
+    pub(crate) fn spend(&mut self, bytes: u64) {
         if let Some(bucket) = &mut self.bytes {
             bucket.spend(bytes);
         }
@@ -131,29 +138,44 @@ mod tests {
             operations: None,
         };
         let mut pace = Pace::new(limits, start);
-        assert_eq!(pace.grant(start), Ok(1500));
+        assert_eq!(pace.grant(64, start), Ok(1500));
         pace.spend(1500);
-        let wait = pace.grant(start).unwrap_err();
+        let wait = pace.grant(64, start).unwrap_err();
         assert!(wait > Duration::from_millis(63) && wait < Duration::from_millis(65));
-        assert_eq!(pace.grant(start + wait), Ok(64));
-        assert_eq!(pace.grant(start + Duration::from_secs(9)), Ok(1000));
+        assert_eq!(pace.grant(64, start + wait), Ok(64));
+        assert_eq!(pace.grant(64, start + Duration::from_secs(9)), Ok(1000));
         // Small buckets, no buckets, and requests that count.
         let limits = Limits {
             bytes: spec(3, 0, 1000),
             operations: spec(1, 0, 10),
         };
         let mut pace = Pace::new(limits, start);
-        assert_eq!(pace.grant(start), Ok(3));
+        assert_eq!(pace.grant(64, start), Ok(3));
         pace.spend(1);
-        assert!(pace.grant(start).unwrap_err() > Duration::from_millis(300));
+        assert!(pace.grant(64, start).unwrap_err() > Duration::from_millis(300));
         for none in [spec(0, 7, 1), spec(7, 0, 0), None] {
             let bytes = none;
             let limits = Limits {
                 bytes,
                 operations: None,
             };
-            assert_eq!(Pace::new(limits, start).grant(start), Ok(u64::MAX));
+            assert_eq!(Pace::new(limits, start).grant(64, start), Ok(u64::MAX));
         }
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bucket_is_owed() {
+        let start = Instant::now();
+        let limits = Limits {
+            bytes: spec(1000, 0, 1000),
+            operations: None,
+        };
+        let mut pace = Pace::new(limits, start);
+        assert_eq!(pace.grant(5000, start), Ok(1000));
+        pace.spend(5000);
+        let wait = pace.grant(500, start).unwrap_err();
+        assert!(wait > Duration::from_millis(4499) && wait < Duration::from_millis(4501));
+        assert_eq!(pace.grant(500, start + wait), Ok(500));
     }
 
     proptest! {
@@ -169,7 +191,7 @@ mod tests {
             let (mut now, mut spent) = (start, 0_u128);
             for look in looks {
                 now += Duration::from_nanos(look);
-                if let Ok(bytes) = pace.grant(now) {
+                if let Ok(bytes) = pace.grant(64, now) {
                     pace.spend(bytes);
                     spent += u128::from(bytes);
                 }
