@@ -220,6 +220,6 @@ mod tests {
         let (_, last) = pci_slot(30, 4 << 20).unwrap();
         assert!(last.is_multiple_of(4 << 20));
         assert!(last + (4 << 20) <= PCI_MEMORY + PCI_MEMORY_SIZE);
-        assert!(PCI_ECAM + PCI_ECAM_SIZE <= IOAPIC);
+        const { assert!(PCI_ECAM + PCI_ECAM_SIZE <= IOAPIC) };
     }
 }
