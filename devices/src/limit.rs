@@ -1,8 +1,10 @@
 //! How much a device may do in a time: token buckets, as plain values and as they run.
 
 mod pace;
+mod throttle;
 
-pub(crate) use pace::Pace;
+use pace::Pace;
+pub(crate) use throttle::Throttle;
 
 use std::time::Duration;
 

@@ -68,13 +68,13 @@ impl Bucket {
 
 /// Both limits of a device, as they stand.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(super) struct Pace {
     bytes: Option<Bucket>,
     operations: Option<Bucket>,
 }
 
 impl Pace {
-    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
         let bucket = |spec: Option<BucketSpec>| Bucket::new(spec?, now);
         Self {
             bytes: bucket(limits.bytes),
@@ -83,14 +83,14 @@ impl Pace {
     }
 
     /// Whether there is any limit.
-    pub(crate) fn is_limited(&self) -> bool {
+    pub(super) fn is_limited(&self) -> bool {
         self.bytes.is_some() || self.operations.is_some()
     }
 
     /// How many bytes a request may move now, or how long it has to wait until it may move
     /// `worth`. One that is larger than the bucket goes when that is full, and what it moves
     /// beyond is owed.
-    pub(crate) fn grant(&mut self, worth: u64, now: Instant) -> Result<u64, Duration> {
+    pub(super) fn grant(&mut self, worth: u64, now: Instant) -> Result<u64, Duration> {
         let there = |bucket: &mut Option<Bucket>, worth| {
             bucket
                 .as_mut()
@@ -105,7 +105,7 @@ impl Pace {
     }
 
     /// A request moved so many bytes.
-    pub(crate) fn spend(&mut self, bytes: u64) {
+    pub(super) fn spend(&mut self, bytes: u64) {
         if let Some(bucket) = &mut self.bytes {
             bucket.spend(bytes);
         }

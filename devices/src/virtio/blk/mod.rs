@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
@@ -16,9 +15,8 @@ use super::{
 };
 use crate::disk::{Disk, Geometry, SECTOR_BYTES, TransferError};
 use crate::inspect::Report;
-use crate::limit::{Limits, Pace};
+use crate::limit::Throttle;
 use crate::ram::GuestRam;
-use crate::timer::Timer;
 
 mod patience;
 pub mod wire;
@@ -83,10 +81,7 @@ pub struct Block {
     config: Arc<ConfigSpace>,
     running: Option<Running>,
     counters: Counters,
-    watches: Watches,
-    pace: Pace,
-    /// There from the first limit on.
-    timer: Option<Timer>,
+    throttle: Throttle,
     patience: Patience,
 }
 
@@ -115,26 +110,9 @@ impl Block {
             config: Arc::new(ConfigSpace::new(config(geometry).as_bytes().to_vec())),
             running: None,
             counters: Counters::default(),
-            watches: Watches::default(),
-            pace: Pace::default(),
-            timer: None,
+            throttle: Throttle::default(),
             patience: Patience::default(),
         }
-    }
-
-    /// Sets new limits, with full buckets.
-    fn limit(&mut self, limits: Limits) -> io::Result<()> {
-        if limits != Limits::default() && self.timer.is_none() {
-            let timer = Timer::new()?;
-            self.watches.readable(&timer, GO_ON);
-            self.timer = Some(timer);
-        }
-        self.pace = Pace::new(limits, Instant::now());
-        if let Some(timer) = &self.timer {
-            // What waited under the old limits is looked at under the new ones.
-            timer.after(std::time::Duration::ZERO);
-        }
-        Ok(())
     }
 
     /// The driver sees another capacity from now on.
@@ -152,27 +130,17 @@ impl Block {
         let held = running.held.take();
         let waited = held.is_some();
         let chain = held.or_else(|| running.queue.pop().ok().flatten())?;
-        if !self.pace.is_limited() {
-            return Some(chain);
-        }
         // The longer part is the data, but for a header and a status.
         let bytes = chain.readable_bytes().max(chain.writable_bytes());
-        match self.pace.grant(bytes, Instant::now()) {
-            Ok(_) => {
-                self.pace.spend(bytes);
-                Some(chain)
-            }
-            Err(wait) => {
-                if let Some(timer) = &self.timer {
-                    timer.after(wait);
-                }
-                if !waited {
-                    self.counters.throttled = self.counters.throttled.saturating_add(1);
-                }
-                running.held = Some(chain);
-                None
-            }
+        if self.throttle.grant(bytes).is_some() {
+            self.throttle.spend(bytes);
+            return Some(chain);
         }
+        if !waited {
+            self.counters.throttled = self.counters.throttled.saturating_add(1);
+        }
+        running.held = Some(chain);
+        None
     }
 
     /// Works off what there is, within the bounds of one turn.
@@ -449,10 +417,7 @@ impl VirtioDevice for Block {
     }
 
     fn attach(&mut self, watches: Watches) {
-        if let Some(timer) = &self.timer {
-            watches.readable(timer, GO_ON);
-        }
-        self.watches = watches;
+        self.throttle.attach(watches, GO_ON);
     }
 
     fn queue_ready(&mut self, _queue: usize) -> Progress {
@@ -467,19 +432,15 @@ impl VirtioDevice for Block {
     }
 
     fn event(&mut self, _token: u32) {
-        let over = self.timer.as_ref().is_some_and(Timer::take);
         // A turn of the loop is bounded here as well: what is left waits for the timer again.
-        if over
-            && self.queue_ready(REQUESTS) == Progress::More
-            && let Some(timer) = &self.timer
-        {
-            timer.after(std::time::Duration::ZERO);
+        if self.throttle.is_over() && self.queue_ready(REQUESTS) == Progress::More {
+            self.throttle.look_again();
         }
     }
 
     fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
         match command {
-            DeviceCommand::Limit(limits) => self.limit(limits).map_err(CommandError::Host),
+            DeviceCommand::Limit(limits) => self.throttle.set(limits).map_err(CommandError::Host),
             DeviceCommand::Rescan => {
                 let geometry = self.disk.rescan().map_err(CommandError::Host)?;
                 self.take_geometry(geometry);

@@ -554,3 +554,41 @@ fn the_format_is_never_guessed() {
     assert_eq!(send(&mut driver, 0, 0, &[room]), (OK, 513));
     assert_eq!(driver.bytes(room), contents(&file)[..512]);
 }
+
+/// A limit set on a running device makes requests wait, and taking it away lets them go on.
+#[test]
+fn a_limit_is_kept() {
+    use crate::limit::{BucketSpec, Limits};
+    use crate::virtio::DeviceCommand;
+    use std::time::Duration;
+
+    let mut driver = Host::default().driver(u64::MAX);
+    let read = |driver: &mut GuestDriver| {
+        let header = driver.holding(&[0; 16]);
+        let (data, status) = (driver.room(1024), driver.room(1));
+        driver.request(0, &[header, data, status])
+    };
+    assert_eq!(read(&mut driver), Some(1025));
+    let limits = Limits {
+        bytes: Some(BucketSpec {
+            size: 512,
+            burst: 0,
+            refill: Duration::from_secs(3600),
+        }),
+        operations: None,
+    };
+    driver.handle.send(DeviceCommand::Limit(limits)).unwrap();
+    driver.run();
+    assert_eq!(
+        read(&mut driver),
+        Some(1025),
+        "larger than the bucket, on credit"
+    );
+    assert_eq!(read(&mut driver), None);
+    assert!(!driver.step(), "the device spins");
+    let none = DeviceCommand::Limit(Limits::default());
+    driver.handle.send(none).unwrap();
+    while driver.ring(0).used_index() < 3 {
+        driver.run();
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -12,9 +11,8 @@ use super::{
     StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::inspect::Report;
-use crate::limit::{Limits, Pace};
+use crate::limit::{Limits, Throttle};
 use crate::ram::GuestRam;
-use crate::timer::Timer;
 
 const DEVICE_ID: u32 = 4;
 const REQUESTS: usize = 0;
@@ -49,10 +47,7 @@ pub struct Rng {
     requests: u64,
     bytes: u64,
     host_errors: u64,
-    pace: Pace,
-    // None without a limit, and until there is one.
-    timer: Option<Timer>,
-    watches: Watches,
+    throttle: Throttle,
     waits: u64,
 }
 
@@ -71,9 +66,7 @@ impl Rng {
             requests: 0,
             bytes: 0,
             host_errors: 0,
-            pace: Pace::default(),
-            timer: None,
-            watches: Watches::default(),
+            throttle: Throttle::default(),
             waits: 0,
         }
     }
@@ -84,33 +77,17 @@ impl Rng {
     /// When the process has no file descriptor left.
     pub fn limited(limits: Limits) -> io::Result<Self> {
         let mut rng = Self::new();
-        rng.limit(limits)?;
+        rng.throttle.set(limits)?;
         Ok(rng)
-    }
-
-    /// Sets new limits, with full buckets.
-    fn limit(&mut self, limits: Limits) -> io::Result<()> {
-        let none = limits == Limits::default();
-        if !none && self.timer.is_none() {
-            let timer = Timer::new()?;
-            self.watches.readable(&timer, GO_ON);
-            self.timer = Some(timer);
-        }
-        self.pace = Pace::new(limits, Instant::now());
-        Ok(())
     }
 
     /// Whether a request may be served now, and with how much: it is waited for otherwise.
     fn grant(&mut self) -> Option<u64> {
-        let wait = match self.pace.grant(WORTH, Instant::now()) {
-            Ok(bytes) => return Some(bytes),
-            Err(wait) => wait,
-        };
-        self.waits = self.waits.saturating_add(1);
-        if let Some(timer) = &self.timer {
-            timer.after(wait);
+        let granted = self.throttle.grant(WORTH);
+        if granted.is_none() {
+            self.waits = self.waits.saturating_add(1);
         }
-        None
+        granted
     }
 }
 
@@ -128,10 +105,7 @@ impl VirtioDevice for Rng {
     }
 
     fn attach(&mut self, watches: Watches) {
-        if let Some(timer) = &self.timer {
-            watches.readable(timer, GO_ON);
-        }
-        self.watches = watches;
+        self.throttle.attach(watches, GO_ON);
     }
 
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
@@ -186,7 +160,7 @@ impl VirtioDevice for Rng {
             }
             turn = turn.saturating_add(given);
             self.bytes = self.bytes.saturating_add(given as u64);
-            self.pace.spend(given as u64);
+            self.throttle.spend(given as u64);
             let given = u32::try_from(given).unwrap_or_default();
             running.queue.complete(chain, given);
         };
@@ -197,13 +171,9 @@ impl VirtioDevice for Rng {
     }
 
     fn event(&mut self, _token: u32) {
-        let over = self.timer.as_ref().is_some_and(Timer::take);
         // The limit bounds a turn as well as a ring's: what is left waits for the timer again.
-        if over
-            && self.queue_ready(REQUESTS) == Progress::More
-            && let Some(timer) = &self.timer
-        {
-            timer.after(std::time::Duration::ZERO);
+        if self.throttle.is_over() && self.queue_ready(REQUESTS) == Progress::More {
+            self.throttle.look_again();
         }
     }
 
@@ -211,12 +181,7 @@ impl VirtioDevice for Rng {
         let DeviceCommand::Limit(limits) = command else {
             return Err(CommandError::NotSupported);
         };
-        self.limit(limits).map_err(CommandError::Host)?;
-        if let Some(timer) = &self.timer {
-            // What waited under the old limits is looked at under the new ones.
-            timer.after(std::time::Duration::ZERO);
-        }
-        Ok(())
+        self.throttle.set(limits).map_err(CommandError::Host)
     }
 
     fn stop(&mut self) {

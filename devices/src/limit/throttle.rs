@@ -1,0 +1,77 @@
+//! A device's limits with the timer that ends a wait for them, for a device on an I/O loop.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Limits, Pace};
+use crate::timer::Timer;
+use crate::virtio::Watches;
+
+/// What holds a device's requests back. Without limits it has no descriptor and reads no clock.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    pace: Pace,
+    /// There from the first limit on.
+    timer: Option<Timer>,
+    watches: Watches,
+    token: u32,
+}
+
+impl Throttle {
+    /// Tells the device's loop of the timer, now or once there is one: its event is `token`.
+    pub(crate) fn attach(&mut self, watches: Watches, token: u32) {
+        if let Some(timer) = &self.timer {
+            watches.readable(timer, token);
+        }
+        (self.watches, self.token) = (watches, token);
+    }
+
+    /// Sets new limits, with full buckets. What waited under the old ones is looked at again.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left; the old limits stay.
+    pub(crate) fn set(&mut self, limits: Limits) -> io::Result<()> {
+        if limits != Limits::default() && self.timer.is_none() {
+            let timer = Timer::new()?;
+            self.watches.readable(&timer, self.token);
+            self.timer = Some(timer);
+        }
+        self.pace = Pace::new(limits, Instant::now());
+        self.look_again();
+        Ok(())
+    }
+
+    /// How many bytes a request may move now; none when it has to wait until it may move
+    /// `worth`, and then the timer tells when.
+    pub(crate) fn grant(&mut self, worth: u64) -> Option<u64> {
+        if !self.pace.is_limited() {
+            return Some(u64::MAX);
+        }
+        match self.pace.grant(worth, Instant::now()) {
+            Ok(bytes) => Some(bytes),
+            Err(wait) => {
+                if let Some(timer) = &self.timer {
+                    timer.after(wait);
+                }
+                None
+            }
+        }
+    }
+
+    /// A request moved so many bytes.
+    pub(crate) fn spend(&mut self, bytes: u64) {
+        self.pace.spend(bytes);
+    }
+
+    /// Whether a wait has ended since the last call.
+    pub(crate) fn is_over(&self) -> bool {
+        self.timer.as_ref().is_some_and(Timer::take)
+    }
+
+    /// Lets the timer run out at once, for what a turn of the loop left over.
+    pub(crate) fn look_again(&self) {
+        if let Some(timer) = &self.timer {
+            timer.after(Duration::ZERO);
+        }
+    }
+}
