@@ -7,13 +7,31 @@ use lab::script::{Case, Request, SOCKET, Step};
 const HOT: &str = "/disks/hot";
 const HOT_DRIVE: &str = "/coracle/v1/drives/hot";
 /// A limit of 640 KiB a second.
+const LIMIT: &str = r#"{"limits": {"bandwidth": {"size": "64K", "refill_ms": 100}}}"#;
+const NO_LIMIT: &str = r#"{"limits": {"bandwidth": null}}"#;
+
 /// The cases of this area.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![button()];
     for kernel in ["lean", "cloud"] {
+        cases.push(limits(kernel));
         cases.push(sizes(kernel));
     }
     cases
+}
+
+/// Limits come and go while the guest reads.
+fn limits(kernel: &str) -> Case {
+    let steps = vec![
+        expect("lab-guest: free "),
+        ask(204, "PATCH", HOT_DRIVE, LIMIT),
+        go(),
+        expect("lab-guest: limited "),
+        ask(204, "PATCH", HOT_DRIVE, NO_LIMIT),
+        go(),
+        expect("lab-guest: free again "),
+    ];
+    hot(kernel, "limits", steps)
 }
 
 /// The disk grows through the API, then by the host, and becomes another one.
