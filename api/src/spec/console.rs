@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{TextError, words};
+use super::text::{TextError, words, written_as_text};
 
 /// The console of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +62,7 @@ impl std::fmt::Display for ConsoleBackend {
     }
 }
 
-impl TryFrom<String> for ConsoleBackend {
-    type Error = TextError;
-
-    fn try_from(value: String) -> Result<Self, TextError> {
-        value.parse()
-    }
-}
-
-impl From<ConsoleBackend> for String {
-    fn from(backend: ConsoleBackend) -> Self {
-        backend.to_string()
-    }
-}
+written_as_text!(ConsoleBackend);
 
 /// Which device carries the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

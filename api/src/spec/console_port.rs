@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::TextError;
+use super::text::{TextError, written_as_text};
 
 /// A port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,16 +58,4 @@ impl std::fmt::Display for PortBackend {
     }
 }
 
-impl TryFrom<String> for PortBackend {
-    type Error = TextError;
-
-    fn try_from(value: String) -> Result<Self, TextError> {
-        value.parse()
-    }
-}
-
-impl From<PortBackend> for String {
-    fn from(backend: PortBackend) -> Self {
-        backend.to_string()
-    }
-}
+written_as_text!(PortBackend);

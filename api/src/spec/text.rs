@@ -50,3 +50,24 @@ macro_rules! words {
     };
 }
 pub(crate) use words;
+
+/// Lets serde read and write a type in the form of its `FromStr` and `Display`, by
+/// `#[serde(try_from = "String", into = "String")]`.
+macro_rules! written_as_text {
+    ($type:ty) => {
+        impl TryFrom<String> for $type {
+            type Error = $crate::spec::TextError;
+
+            fn try_from(value: String) -> Result<Self, Self::Error> {
+                value.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    };
+}
+pub(crate) use written_as_text;
