@@ -20,7 +20,7 @@ pub struct VsockGuest {
     pub driver: GuestDriver,
     cid: u64,
     // Receive buffers that the device has, oldest first, each in one or more pieces.
-    given: std::collections::VecDeque<Vec<Buffer>>,
+    given: std::collections::VecDeque<(u16, Vec<Buffer>)>,
     next_buffer: u64,
 }
 
@@ -62,8 +62,8 @@ impl VsockGuest {
     /// Adds a receive buffer of pieces of these lengths, without ringing.
     pub fn add_buffer(&mut self, lengths: &[u32]) {
         let pieces: Vec<Buffer> = lengths.iter().map(|len| self.piece(*len)).collect();
-        self.driver.ring(RECEIVE).add(&pieces);
-        self.given.push_back(pieces);
+        let head = self.driver.ring(RECEIVE).add(&pieces);
+        self.given.push_back((head, pieces));
     }
 
     fn piece(&mut self, len: u32) -> Buffer {
@@ -88,8 +88,12 @@ impl VsockGuest {
     /// # Panics
     /// When it is not as a packet has to be.
     pub fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
-        let (_, written) = self.driver.ring(RECEIVE).take_used()?;
-        let pieces = self.given.pop_front().expect("a buffer that was given");
+        let (head, written) = self.driver.ring(RECEIVE).take_used()?;
+        // Not always the oldest: one that is of no use comes back before one that is kept.
+        let place = self.given.iter().position(|(given, _)| *given == head);
+        let (_, pieces) = place
+            .and_then(|place| self.given.remove(place))
+            .expect("a buffer that was given");
         let bytes: Vec<u8> = pieces.iter().flat_map(|p| self.driver.bytes(*p)).collect();
         let written = usize::try_from(written).expect("small");
         assert!(written <= bytes.len(), "more than the buffer");
