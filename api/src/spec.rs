@@ -15,7 +15,7 @@ mod vsock;
 pub use balloon::BalloonSpec;
 pub use console::{ConsoleBackend, ConsoleDevice, ConsoleSpec};
 pub use console_port::{ConsolePortSpec, PortBackend};
-pub use disk::{DiskFormat, DiskSpec};
+pub use disk::{DiskCache, DiskEngine, DiskFormat, DiskSpec, RateSpec};
 pub use guard::{PanicAction, WatchdogAction};
 pub use kernel::{KernelFormat, KernelProtocol, KernelSpec};
 pub use machine::{MachineSpec, PlatformTables, Transport};

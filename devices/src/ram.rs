@@ -4,9 +4,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress, VolatileSlice,
 };
 
 use crate::sys;
@@ -37,9 +39,39 @@ impl GuestRam {
     /// # Errors
     /// When not all of it lies in guest memory.
     pub fn read<T: ByteValued>(&self, at: u64) -> Result<T, OutOfRam> {
-        self.0
-            .read_obj(GuestAddress(at))
-            .map_err(|_| out_of_ram(at, size_of::<T>()))
+        let value = match self.slice(at, size_of::<T>()) {
+            Some(slice) => slice.read_obj(0).ok(),
+            None => self.0.read_obj(GuestAddress(at)).ok(),
+        };
+        value.ok_or(out_of_ram(at, size_of::<T>()))
+    }
+
+    /// Two little-endian bytes, read at once, so that what was written before them is seen too
+    /// when `order` says so.
+    pub(crate) fn load(&self, at: u64, order: Ordering) -> Result<u16, OutOfRam> {
+        let value = match self.slice(at, size_of::<u16>()) {
+            Some(slice) => slice.load(0, order).ok(),
+            None => self.0.load(GuestAddress(at), order).ok(),
+        };
+        value.map(u16::from_le).ok_or(out_of_ram(at, 2))
+    }
+
+    /// Writes two little-endian bytes at once.
+    pub(crate) fn store(&self, at: u64, value: u16, order: Ordering) -> Result<(), OutOfRam> {
+        let value = value.to_le();
+        let done = match self.slice(at, size_of::<u16>()) {
+            Some(slice) => slice.store(value, 0, order).is_ok(),
+            None => self.0.store(value, GuestAddress(at), order).is_ok(),
+        };
+        if done { Ok(()) } else { Err(out_of_ram(at, 2)) }
+    }
+
+    /// A range that lies within one region, as nearly all do: what looks for pieces in several
+    /// costs more than most of what is done with them.
+    pub(crate) fn slice(&self, at: u64, len: usize) -> Option<VolatileSlice<'_>> {
+        let region = self.0.find_region(GuestAddress(at))?;
+        let offset = at.checked_sub(region.start_addr().0)?;
+        region.get_slice(MemoryRegionAddress(offset), len).ok()
     }
 
     /// Copies a value into guest memory.
@@ -56,6 +88,9 @@ impl GuestRam {
     /// When not all of it lies in guest memory; `data` may be partly filled then.
     pub fn read_bytes(&self, at: u64, data: &mut [u8]) -> Result<(), OutOfRam> {
         let len = data.len();
+        if let Some(slice) = self.slice(at, len) {
+            return slice.read_slice(data, 0).map_err(|_| out_of_ram(at, len));
+        }
         self.0
             .read_slice(data, GuestAddress(at))
             .map_err(|_| out_of_ram(at, len))
@@ -66,6 +101,10 @@ impl GuestRam {
     /// # Errors
     /// When not all of it lies in guest memory; nothing is written then.
     pub fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), OutOfRam> {
+        let len = data.len();
+        if let Some(slice) = self.slice(at, len) {
+            return slice.write_slice(data, 0).map_err(|_| out_of_ram(at, len));
+        }
         if !self.0.check_range(GuestAddress(at), data.len()) {
             return Err(out_of_ram(at, data.len()));
         }
@@ -76,7 +115,9 @@ impl GuestRam {
 
     /// Whether `len` bytes from `at` on are guest memory, without a hole.
     pub fn contains(&self, at: u64, len: u64) -> bool {
-        usize::try_from(len).is_ok_and(|len| self.0.check_range(GuestAddress(at), len))
+        let within =
+            |len| self.slice(at, len).is_some() || self.0.check_range(GuestAddress(at), len);
+        usize::try_from(len).is_ok_and(within)
     }
 
     /// The number of bytes of all of it.

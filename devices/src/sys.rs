@@ -16,10 +16,14 @@ use vm_memory::{
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
+pub(crate) mod lock;
 pub(crate) mod stream;
+pub(crate) mod uring;
 
 /// How many pieces one system call moves; the kernel takes up to 1024.
 const PIECES: usize = 64;
+/// How many pieces a small request has at most.
+const FEW_PIECES: usize = 4;
 
 /// Which way bytes go between a file and guest memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,23 +45,64 @@ pub(crate) fn transfer(
     spans: &[Span],
     offset: u64,
 ) -> Transferred {
+    transfer_with(direction, fd, ram, spans, offset, 0)
+}
+
+/// Reads what the host has without waiting for a device; the rest ends with
+/// [`io::ErrorKind::WouldBlock`].
+pub(crate) fn read_cached(
+    fd: BorrowedFd<'_>,
+    ram: &GuestRam,
+    spans: &[Span],
+    offset: u64,
+) -> Transferred {
+    transfer_with(Direction::Read, fd, ram, spans, offset, libc::RWF_NOWAIT)
+}
+
+fn transfer_with(
+    direction: Direction,
+    fd: BorrowedFd<'_>,
+    ram: &GuestRam,
+    spans: &[Span],
+    offset: u64,
+    flags: i32,
+) -> Transferred {
     let mut done = 0_u64;
     loop {
-        let mut pieces = [EMPTY; PIECES];
-        let count = match gather(ram, spans, done, &mut pieces) {
-            Ok(0) => return (done, Ok(())),
-            Ok(count) => count,
-            Err(error) => return (done, Err(error)),
+        // Most requests have one piece, and a short list is made quickly.
+        let at = (done, offset.saturating_add(done));
+        let moved = if spans.len() <= FEW_PIECES {
+            step::<FEW_PIECES>(direction, fd, ram, spans, at, flags)
+        } else {
+            step::<PIECES>(direction, fd, ram, spans, at, flags)
         };
-        let filled = pieces.get(..count).unwrap_or_default();
-        match call(direction, fd, filled, offset.saturating_add(done)) {
+        match moved {
+            Ok(None) => return (done, Ok(())),
             // The end of the file, which shrank since its capacity was told to the guest.
-            Ok(0) => return (done, Err(io::ErrorKind::UnexpectedEof.into())),
-            Ok(moved) => done = done.saturating_add(moved),
+            Ok(Some(0)) => return (done, Err(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Some(moved)) => done = done.saturating_add(moved),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return (done, Err(error)),
         }
     }
+}
+
+/// One system call with what follows the first `skip` bytes; nothing when nothing follows.
+fn step<const MOST: usize>(
+    direction: Direction,
+    fd: BorrowedFd<'_>,
+    ram: &GuestRam,
+    spans: &[Span],
+    (skip, offset): (u64, u64),
+    flags: i32,
+) -> io::Result<Option<u64>> {
+    let mut pieces = [EMPTY; MOST];
+    let count = gather(ram, spans, skip, &mut pieces)?;
+    let filled = pieces.get(..count).unwrap_or_default();
+    if filled.is_empty() {
+        return Ok(None);
+    }
+    call(direction, fd, filled, offset, flags).map(Some)
 }
 
 const EMPTY: libc::iovec = libc::iovec {
@@ -81,9 +126,20 @@ fn gather(
             skip -= len;
             continue;
         }
-        let at = GuestAddress(span.at.wrapping_add(skip));
+        let start = span.at.wrapping_add(skip);
         let left = usize::try_from(len - skip).unwrap_or_default();
         skip = 0;
+        if let Some(slice) = ram.slice(start, left) {
+            let Some(piece) = pieces_left.next() else {
+                return Ok(count);
+            };
+            let guard = slice.ptr_guard_mut();
+            piece.iov_base = guard.as_ptr().cast();
+            piece.iov_len = guard.len();
+            count += 1;
+            continue;
+        }
+        let at = GuestAddress(start);
         for slice in GuestMemoryBackend::get_slices(ram.memory(), at, left) {
             let slice = slice.map_err(|_| outside(()))?;
             let Some(piece) = pieces_left.next() else {
@@ -103,6 +159,7 @@ fn call(
     fd: BorrowedFd<'_>,
     pieces: &[libc::iovec],
     offset: u64,
+    flags: i32,
 ) -> io::Result<u64> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let count = i32::try_from(pieces.len()).map_err(too_large)?;
@@ -112,9 +169,9 @@ fn call(
         // SAFETY: each piece comes from a slice of guest memory, which stays mapped as long as
         // the caller's `GuestRam` lives. Nobody holds references into guest memory, so that the
         // kernel may write it at any time, as the guest itself does.
-        Direction::Read => unsafe { libc::preadv64(fd, pieces, count, offset) },
+        Direction::Read => unsafe { libc::preadv64v2(fd, pieces, count, offset, flags) },
         // SAFETY: as above; the kernel only reads the pieces.
-        Direction::Write => unsafe { libc::pwritev64(fd, pieces, count, offset) },
+        Direction::Write => unsafe { libc::pwritev64v2(fd, pieces, count, offset, flags) },
     };
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
 }

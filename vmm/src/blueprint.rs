@@ -4,14 +4,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::spec::{ConsoleBackend, ConsolePortSpec, DiskFormat, PanicAction, WatchdogAction};
+use api::spec::{
+    ConsoleBackend, ConsolePortSpec, DiskCache, DiskEngine, DiskFormat, PanicAction, WatchdogAction,
+};
 use arch::boot::{BootPlan, KernelFormat, Placement};
 use arch::layout;
 use arch::tables::Platform;
+use devices::disk::Access;
 use devices::limit::Limits;
 use devices::virtio::{balloon, blk, console, rng, vsock};
 
-use crate::config::{DiskId, VsockConfig};
+use crate::config::{DiskId, VsockConfig, access};
 
 /// Everything that a machine will have.
 #[derive(Clone, Debug)]
@@ -166,6 +169,24 @@ pub struct DiskBlueprint {
     pub read_only: bool,
     /// The serial number that the guest reads; without one, the device's name.
     pub id: Option<DiskId>,
+    /// How the host reads and writes it.
+    pub engine: DiskEngine,
+    /// What the guest is told of the host's cache.
+    pub cache: DiskCache,
+    /// Whether the host's page cache is passed by.
+    pub direct: bool,
+    /// How many queues it has.
+    pub queues: u16,
+    /// How much it may do in a time.
+    pub limits: Limits,
+}
+
+impl DiskBlueprint {
+    /// How its image is opened.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        access(self.read_only, self.direct, self.engine)
+    }
 }
 
 /// Where a disk's bytes are.
@@ -194,7 +215,7 @@ impl DeviceKind {
             Self::VirtioRng(_) => rng::QUEUE_SIZES.to_vec(),
             Self::VirtioBalloon(settings) => settings.queue_sizes(),
             Self::VirtioVsock(_) => vsock::QUEUE_SIZES.to_vec(),
-            Self::VirtioBlock(_) => blk::QUEUE_SIZES.to_vec(),
+            Self::VirtioBlock(disk) => blk::queue_sizes(disk.queues),
             Self::Serial { .. }
             | Self::I8042
             | Self::PowerManagement

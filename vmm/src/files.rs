@@ -11,17 +11,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use api::spec::DiskFormat;
+use devices::disk::{OpenProblem, open};
 
 use crate::config::{Config, DiskConfig};
 
 pub use image::{Image, open_kernel, reads_acpi};
-
-/// A disk's bytes come in sectors of this size.
-const SECTOR_BYTES: u64 = 512;
 
 /// The guest that comes with Coracle.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +38,12 @@ pub struct Files {
     /// The initial RAM disk.
     pub initrd: Option<OpenFile>,
     /// The user's disks, in the order of [`Config::disks`].
-    pub disks: Vec<OpenFile>,
+    pub disks: Vec<File>,
     /// The system image of the built-in guest, where it is what starts.
     pub system: Option<&'static [u8]>,
 }
 
-/// An open file or block device.
+/// An open file.
 #[derive(Debug)]
 pub struct OpenFile {
     /// The file, at its start.
@@ -72,18 +70,15 @@ pub enum FileProblem {
     /// The host refuses to open it.
     #[error("can't be opened: {}", crate::files::reason(.0))]
     Open(io::Error),
-    /// A disk that can be read and not written.
-    #[error("can't be opened for writing: {}", crate::files::reason(.0))]
-    ReadOnly(io::Error),
+    /// It is no disk, or can't be used as one is asked to.
+    #[error(transparent)]
+    Disk(OpenProblem),
     /// It is something else than a file.
     #[error("is {0}, not a file")]
     Kind(&'static str),
     /// There is nothing in it.
     #[error("is empty")]
     Empty,
-    /// A disk that ends inside a sector.
-    #[error("is {0} bytes long, which is not a multiple of 512")]
-    Ragged(u64),
     /// It can't be read.
     #[error("can't be read: {}", crate::files::reason(.0))]
     Read(io::Error),
@@ -102,18 +97,9 @@ impl FileError {
                 }
                 _ => format!("check that `head -c1 {path}` works"),
             },
-            FileProblem::ReadOnly(_) => {
-                format!("add `,ro` to the {field}, or make the file writable")
-            }
+            FileProblem::Disk(problem) => problem.remedy(&self.path),
             FileProblem::Kind(_) => format!("give the path of a file as {field}"),
             FileProblem::Empty => format!("check that the {field} was written completely"),
-            FileProblem::Ragged(len) => {
-                let whole = len.div_ceil(SECTOR_BYTES) * SECTOR_BYTES;
-                format!(
-                    "lengthen it with `truncate -s {whole} {path}`; other formats than raw \
-                         disks must be converted"
-                )
-            }
         }
     }
 }
@@ -173,62 +159,40 @@ fn open_file(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
         path: path.to_owned(),
         problem,
     };
-    let fd = open(path, OFlags::RDONLY).map_err(|e| refuse(FileProblem::Open(e.into())))?;
-    let open = measure(fd, false).map_err(refuse)?;
+    let fd = open_plainly(path, OFlags::RDONLY).map_err(|e| refuse(FileProblem::Open(e.into())))?;
+    let open = measure(fd).map_err(refuse)?;
     match open.len {
         0 => Err(refuse(FileProblem::Empty)),
         _ => Ok(open),
     }
 }
 
-fn open_disk(disk: &DiskConfig) -> Result<OpenFile, FileError> {
+fn open_disk(disk: &DiskConfig) -> Result<File, FileError> {
     let refuse = |problem| FileError {
         field: "disk",
         path: disk.path.clone(),
-        problem,
+        problem: FileProblem::Disk(problem),
     };
-    let access = if disk.read_only {
-        OFlags::RDONLY
-    } else {
-        OFlags::RDWR
-    };
-    let fd = match open(&disk.path, access) {
-        Ok(fd) => fd,
-        // Opened for reading it tells whether the file is there and what it is.
-        Err(error) if !disk.read_only => {
-            let fd = open(&disk.path, OFlags::RDONLY)
-                .map_err(|e| refuse(FileProblem::Open(e.into())))?;
-            measure(fd, true).map_err(&refuse)?;
-            return Err(refuse(FileProblem::ReadOnly(error.into())));
-        }
-        Err(error) => return Err(refuse(FileProblem::Open(error.into()))),
-    };
-    let open = measure(fd, true).map_err(&refuse)?;
-    if disk.format != DiskFormat::Raw {
-        // Their capacity is in their headers, which are read when the device is built.
-        return Ok(open);
+    let access = disk.access();
+    let file = open::open_file(&disk.path, access).map_err(refuse)?;
+    // The capacity of other formats is in their headers, which are read when the device is built.
+    if disk.format == DiskFormat::Raw {
+        open::check_capacity(&file).map_err(refuse)?;
     }
-    if open.len == 0 {
-        return Err(refuse(FileProblem::Empty));
-    }
-    if !open.len.is_multiple_of(SECTOR_BYTES) {
-        return Err(refuse(FileProblem::Ragged(open.len)));
-    }
-    Ok(open)
+    Ok(file)
 }
 
 /// Opens without waiting for a writer of a FIFO, and without making a terminal ours.
-fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
+fn open_plainly(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// The length of a regular file (or block device, where `block` allows it).
-fn measure(fd: OwnedFd, block: bool) -> Result<OpenFile, FileProblem> {
+/// The length of a regular file.
+fn measure(fd: OwnedFd) -> Result<OpenFile, FileProblem> {
     let stat = rustix::fs::fstat(&fd).map_err(|e| FileProblem::Read(e.into()))?;
     let len = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => u64::try_from(stat.st_size).unwrap_or(0),
-        FileType::BlockDevice if block => block_len(&fd)?,
         FileType::BlockDevice => return Err(FileProblem::Kind("a block device")),
         FileType::Directory => return Err(FileProblem::Kind("a directory")),
         FileType::Fifo => return Err(FileProblem::Kind("a FIFO")),
@@ -240,11 +204,4 @@ fn measure(fd: OwnedFd, block: bool) -> Result<OpenFile, FileProblem> {
         file: fd.into(),
         len,
     })
-}
-
-/// A block device has no length of its own in `fstat`; its end has an offset.
-fn block_len(fd: &OwnedFd) -> Result<u64, FileProblem> {
-    let len = rustix::fs::seek(fd, SeekFrom::End(0)).map_err(|e| FileProblem::Read(e.into()))?;
-    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(|e| FileProblem::Read(e.into()))?;
-    Ok(len)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::SizeSpec;
 use super::text::words;
 
 /// A disk image or a block device of the host.
@@ -21,7 +22,91 @@ pub struct DiskSpec {
     /// The serial number that the guest reads (`/dev/disk/by-id/virtio-ID`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// How the host reads and writes a raw image.
+    #[serde(default)]
+    pub engine: DiskEngine,
+    /// What the guest is told of the host's cache.
+    #[serde(default)]
+    pub cache: DiskCache,
+    /// Whether a raw image is used past the host's page cache (`O_DIRECT`).
+    #[serde(default)]
+    pub direct: bool,
+    /// How many queues the guest gets; without it one for each virtual CPU, up to four.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u64>,
+    /// How many bytes it may move in a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<RateSpec>,
+    /// How many operations it may carry out in a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<RateSpec>,
 }
+
+/// So much in a time: a bucket of tokens that fills again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateSpec {
+    /// The tokens of a full bucket: bytes or operations.
+    pub size: SizeSpec,
+    /// Tokens beside them that are there once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<SizeSpec>,
+    /// How long an empty bucket takes to be full, in milliseconds.
+    #[serde(default = "a_second")]
+    pub refill_ms: u64,
+}
+
+fn a_second() -> u64 {
+    1000
+}
+
+impl RateSpec {
+    /// So much a second, without a burst.
+    #[must_use]
+    pub fn per_second(size: SizeSpec) -> Self {
+        Self {
+            size,
+            burst: None,
+            refill_ms: a_second(),
+        }
+    }
+}
+
+/// How the host reads and writes an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskEngine {
+    /// What the page cache has is copied at once, the rest goes through `io_uring` where the host
+    /// allows that.
+    #[default]
+    Auto,
+    /// One system call after the other.
+    Sync,
+    /// Everything through `io_uring`.
+    IoUring,
+}
+
+words!(DiskEngine, "disk engine", "auto, sync, io_uring", {
+    "auto" => DiskEngine::Auto,
+    "sync" => DiskEngine::Sync,
+    "io_uring" => DiskEngine::IoUring,
+});
+
+/// What the guest is told of the host's cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskCache {
+    /// A write lasts after the next flush.
+    #[default]
+    Writeback,
+    /// A write lasts before it is reported.
+    Writethrough,
+}
+
+words!(DiskCache, "disk cache", "writeback, writethrough", {
+    "writeback" => DiskCache::Writeback,
+    "writethrough" => DiskCache::Writethrough,
+});
 
 /// The format of a disk image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

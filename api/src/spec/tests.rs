@@ -21,6 +21,16 @@ fn json_round_trip() {
             format: DiskFormat::Cow,
             read_only: true,
             id: Some("x".into()),
+            engine: DiskEngine::IoUring,
+            cache: DiskCache::Writethrough,
+            direct: true,
+            queues: Some(2),
+            bandwidth: Some(RateSpec::per_second(SizeSpec::Text("10M".into()))),
+            iops: Some(RateSpec {
+                size: SizeSpec::Bytes(100),
+                burst: Some(SizeSpec::Bytes(1000)),
+                refill_ms: 50,
+            }),
         }],
         console: ConsoleSpec {
             backend: ConsoleBackend::File("/log".into()),
@@ -144,6 +154,8 @@ fn words_are_serde_names() {
     check::<ConsoleDevice>("auto, serial, virtio");
     check::<WatchdogAction>("reset, poweroff, report");
     check::<PanicAction>("end, report");
+    check::<DiskEngine>("auto, sync, io_uring");
+    check::<DiskCache>("writeback, writethrough");
     check::<PlatformTables>("auto, acpi, mptable, both");
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct Flags {
     #[arg(long, help_heading = "Machine")]
     hugepages: bool,
 
-    /// Image or block device, PATH[,ro][,id=SERIAL][,format=FORMAT]; repeatable
+    /// Image or block device, PATH[,ro][,id=SERIAL][,OPTION=VALUE]; repeatable
     #[arg(long, value_name = "DISK", help_heading = "Machine")]
     disk: Vec<OsString>,
 
@@ -282,7 +282,7 @@ impl Flags {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
 )]
-fn word(error: TextError) -> Failure {
+pub(super) fn word(error: TextError) -> Failure {
     let first = error.accepted.split(',').next().unwrap_or_default();
     Failure::input(
         error.to_string(),

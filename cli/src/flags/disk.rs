@@ -1,11 +1,18 @@
-//! The value of `--disk`: `PATH[,ro][,id=NAME][,format=FORMAT]`, with `,,` for a comma in the path.
+//! The value of `--disk`: `PATH[,ro][,id=NAME][,format=FORMAT]` and more options, with `,,` for a
+//! comma in the path.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use api::spec::{DiskFormat, DiskSpec};
+use api::spec::{DiskFormat, DiskSpec, RateSpec, SizeSpec};
 
+use super::boot::word;
+use super::number;
 use crate::failure::Failure;
+
+/// The options of a disk, for messages.
+const OPTIONS: &str = "the options are ro, id=NAME, format=raw|qcow2|cow, engine=, cache=, \
+                       direct=, queues=, bandwidth= and iops=; write ,, for a comma in the path";
 
 /// Reads one `--disk`.
 ///
@@ -18,32 +25,62 @@ pub(crate) fn parse(value: &OsStr) -> Result<DiskSpec, Failure> {
         path: OsString::from_vec(path).into(),
         ..DiskSpec::default()
     };
-    let mut format = None;
+    let mut seen: Vec<String> = Vec::new();
     for part in parts {
         let option = String::from_utf8_lossy(&part).into_owned();
-        match option.split_once('=') {
-            Some(("id", id)) if disk.id.is_none() => disk.id = Some(id.to_owned()),
-            Some(("id", _)) => {
-                return Err(refuse(value, "has two ids", "give one id= to each disk"));
-            }
-            Some(("format", word)) if format.is_none() => format = Some(read_format(value, word)?),
-            Some(("format", _)) => {
-                let hint = "give one format= to each disk";
-                return Err(refuse(value, "has two formats", hint));
-            }
-            None if option == "ro" => disk.read_only = true,
-            _ => {
-                return Err(refuse(
-                    value,
-                    &format!("has the unknown option {option:?}"),
-                    "the options are ro, id=NAME and format=raw|qcow2|cow; write ,, for a comma \
-                     in the path",
-                ));
-            }
+        let (name, text) = match option.split_once('=') {
+            Some((name, text)) => (name, Some(text)),
+            None => (option.as_str(), None),
+        };
+        if text.is_some() && seen.iter().any(|before| before == name) {
+            let reason = format!("has {name}= twice");
+            return Err(refuse(value, &reason, "give each option once"));
+        }
+        set(&mut disk, value, name, text)?;
+        seen.push(name.to_owned());
+    }
+    Ok(disk)
+}
+
+/// Sets one option.
+fn set(disk: &mut DiskSpec, value: &OsStr, name: &str, text: Option<&str>) -> Result<(), Failure> {
+    match (name, text) {
+        ("ro", None) => disk.read_only = true,
+        ("id", Some(text)) => disk.id = Some(text.to_owned()),
+        ("format", Some(text)) => disk.format = read_format(value, text)?,
+        ("engine", Some(text)) => disk.engine = text.parse().map_err(word)?,
+        ("cache", Some(text)) => disk.cache = text.parse().map_err(word)?,
+        ("direct", Some("on")) => disk.direct = true,
+        ("direct", Some("off")) => disk.direct = false,
+        ("direct", Some(text)) => {
+            let reason = format!("has direct={text}");
+            return Err(refuse(value, &reason, "write direct=on or direct=off"));
+        }
+        ("queues", Some(text)) => {
+            let hint = "give queues a number, such as queues=2";
+            disk.queues = Some(number("disk queues", text, hint)?);
+        }
+        ("bandwidth", Some(text)) => disk.bandwidth = Some(rate(text)),
+        ("iops", Some(text)) => disk.iops = Some(rate(text)),
+        _ => {
+            let option = text.map_or_else(|| name.to_owned(), |text| format!("{name}={text}"));
+            let reason = format!("has the unknown option {option:?}");
+            return Err(refuse(value, &reason, OPTIONS));
         }
     }
-    disk.format = format.unwrap_or_default();
-    Ok(disk)
+    Ok(())
+}
+
+/// `SIZE` a second, or `SIZE+BURST`.
+fn rate(text: &str) -> RateSpec {
+    let (size, burst) = match text.split_once('+') {
+        Some((size, burst)) => (size, Some(SizeSpec::Text(burst.to_owned()))),
+        None => (text, None),
+    };
+    RateSpec {
+        burst,
+        ..RateSpec::per_second(SizeSpec::Text(size.to_owned()))
+    }
 }
 
 fn read_format(value: &OsStr, word: &str) -> Result<DiskFormat, Failure> {
@@ -73,6 +110,8 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use api::spec::{DiskCache, DiskEngine};
+
     use super::*;
 
     fn disk(path: &str, read_only: bool, id: Option<&str>) -> DiskSpec {
@@ -104,6 +143,22 @@ mod tests {
             let text = format!("a,format={format}");
             assert_eq!(parse(OsStr::new(&text)).unwrap().format, format);
         }
+        let all = "a,engine=io_uring,cache=writethrough,direct=on,queues=4,bandwidth=10M+1G,\
+                   iops=500";
+        let expected = DiskSpec {
+            path: "a".into(),
+            engine: DiskEngine::IoUring,
+            cache: DiskCache::Writethrough,
+            direct: true,
+            queues: Some(4),
+            bandwidth: Some(RateSpec {
+                burst: Some(SizeSpec::Text("1G".into())),
+                ..RateSpec::per_second(SizeSpec::Text("10M".into()))
+            }),
+            iops: Some(RateSpec::per_second(SizeSpec::Text("500".into()))),
+            ..DiskSpec::default()
+        };
+        assert_eq!(parse(OsStr::new(all)).unwrap(), expected);
         let odd = OsStr::from_bytes(b"/\xff,ro");
         assert_eq!(parse(odd).unwrap().path.as_os_str().as_bytes(), b"/\xff");
     }
@@ -115,14 +170,30 @@ mod tests {
             ("a,", "disk a,: has the unknown option \"\""),
             ("a,b,ro", "disk a,b,ro: has the unknown option \"b\""),
             ("a,id", "disk a,id: has the unknown option \"id\""),
-            ("a,id=x,id=y", "disk a,id=x,id=y: has two ids"),
+            ("a,id=x,id=y", "disk a,id=x,id=y: has id= twice"),
+            ("a,ro=on", "disk a,ro=on: has the unknown option \"ro=on\""),
+            (
+                "a,engine",
+                "disk a,engine: has the unknown option \"engine\"",
+            ),
+            (
+                "a,engine=aio",
+                "disk engine \"aio\" is not one of auto, sync, io_uring",
+            ),
+            (
+                "a,cache=none",
+                "disk cache \"none\" is not one of writeback, writethrough",
+            ),
+            ("a,direct=yes", "disk a,direct=yes: has direct=yes"),
+            ("a,queues=two", "disk queues \"two\" is not a whole number"),
+            ("a,iops=1,iops=2", "disk a,iops=1,iops=2: has iops= twice"),
             (
                 "a,format=vdi",
                 "disk a,format=vdi: has the unknown format \"vdi\"",
             ),
             (
                 "a,format=raw,format=raw",
-                "disk a,format=raw,format=raw: has two formats",
+                "disk a,format=raw,format=raw: has format= twice",
             ),
         ] {
             assert_eq!(parse(OsStr::new(text)).unwrap_err().message, message);

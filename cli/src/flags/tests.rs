@@ -213,7 +213,7 @@ fn values_that_make_no_sense() {
         (
             "--disk /d,rw",
             "disk /d,rw: has the unknown option \"rw\"",
-            "ro, id=NAME and format=raw|qcow2|cow",
+            "ro, id=NAME, format=raw|qcow2|cow",
         ),
         (
             "--watchdog bite",

@@ -5,15 +5,21 @@
 
 use std::io;
 
+mod direct;
+pub mod engine;
 pub mod memory;
+pub mod open;
 pub mod overlay;
 pub mod qcow2;
 pub mod raw;
+pub(crate) mod spans;
 
+pub use engine::Engine;
 pub use memory::MemoryDisk;
+pub use open::{Access, EngineChoice, OpenError, OpenProblem};
 pub use overlay::OverlayDisk;
 pub use qcow2::Qcow2Disk;
-pub use raw::{OpenError, RawDisk};
+pub use raw::RawDisk;
 
 use crate::ram::GuestRam;
 use crate::virtio::Span;
@@ -28,6 +34,28 @@ pub struct Geometry {
     pub bytes: u64,
     /// Whether it can only be read.
     pub read_only: bool,
+}
+
+/// How a disk likes to be used. Sizes are in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Topology {
+    /// The smallest unit of addressing, a power of two of at least [`SECTOR_BYTES`].
+    pub logical: u32,
+    /// The smallest unit that is written without reading around it, a power of two.
+    pub physical: u32,
+    /// The length of a transfer that it does best; zero when there is no such.
+    pub optimal: u32,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self {
+            logical: 512,
+            // What host file systems work with.
+            physical: 4096,
+            optimal: 0,
+        }
+    }
 }
 
 /// A transfer that did not come to its end.
@@ -53,6 +81,17 @@ pub trait Disk: Send {
     /// stays.
     fn rescan(&mut self) -> io::Result<Geometry> {
         Ok(self.geometry())
+    }
+
+    /// How it likes to be used; the same all its life.
+    fn topology(&self) -> Topology {
+        Topology::default()
+    }
+
+    /// What carries out operations beside the caller, where the disk has such an engine. Its
+    /// operations and the methods below are never used at the same time.
+    fn engine(&mut self) -> Option<&mut dyn Engine> {
+        None
     }
 
     /// Reads the bytes from `offset` on into all of `into`.

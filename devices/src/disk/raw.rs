@@ -2,140 +2,82 @@
 //!
 //! The format is never guessed. A guest can write whatever header it likes into its disk.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Disk, Geometry, SECTOR_BYTES, TransferError};
+use super::direct::{Alignment, bounce};
+use super::engine::uring::{UringEngine, Ways};
+use super::open::{self, Access, EngineChoice, OpenError, OpenProblem};
+use super::{Disk, Engine, Geometry, Topology, TransferError};
 use crate::ram::GuestRam;
 use crate::sys::{Direction, transfer};
 use crate::virtio::Span;
 
-/// A disk image that cannot be used, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Nothing is there.
-    #[error("disk {at}: no such file; create one with: truncate -s 1G {at}", at = path.display())]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A directory, a pipe or the like.
-    #[error("disk {}: is {found}, not a file or block device", path.display())]
-    NotADisk {
-        /// The path.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
-    },
-    /// The user may not read it.
-    #[error("disk {at}: no permission to read it; see: ls -lL {at}", at = path.display())]
-    Unreadable {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The user may read it but not write it.
-    #[error("disk {}: no permission to write it; attach it with ,ro or make it writable",
-        path.display())]
-    Unwritable {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Empty, or a length that no disk has.
-    #[error("disk {at}: {bytes} bytes are not a multiple of 512; extend it with: \
-        truncate -s %512 {at}", at = path.display())]
-    Length {
-        /// The path.
-        path: PathBuf,
-        /// The length.
-        bytes: u64,
-    },
-    /// Nothing in it.
-    #[error("disk {at}: is empty; give it a size with: truncate -s 1G {at}", at = path.display())]
-    Empty {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Another virtual machine has it.
-    #[error("disk {}: is locked by another virtual machine; stop that one, use a copy, or attach \
-        it with ,ro to all", path.display())]
-    Locked {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Something else.
-    #[error("disk {}: cannot {doing} it", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What was attempted.
-        doing: &'static str,
-        /// What the system said.
-        #[source]
-        error: io::Error,
-    },
-}
+pub(super) use super::open::lock;
 
 /// An open raw image, locked against other virtual machines as long as it is open: one writer
 /// or any number of readers.
 #[derive(Debug)]
 pub struct RawDisk {
-    file: File,
+    // Before the file, so that nothing runs any more when that is closed.
+    engine: Option<UringEngine>,
+    file: Arc<File>,
     geometry: Geometry,
+    topology: Topology,
+    alignment: Option<Alignment>,
 }
 
 impl RawDisk {
-    /// Opens the image at `path`.
+    /// Opens the image at `path` with the synchronous engine.
     ///
     /// # Errors
     /// When it is not a disk, may not be used so, or is in use.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        Self::from_file(open(path, read_only)?, path, read_only)
+        let access = Access {
+            read_only,
+            ..Access::default()
+        };
+        Self::open_with(path, access)
     }
 
-    /// Takes over an image that is open already; `path` is for messages.
+    /// Opens the image at `path`.
+    ///
+    /// # Errors
+    /// When it is not a disk, may not be used so, or is in use.
+    pub fn open_with(path: &Path, access: Access) -> Result<Self, OpenError> {
+        let file = open::open_file(path, access).map_err(|problem| OpenError {
+            path: path.to_owned(),
+            problem,
+        })?;
+        Self::from_file(file, path, access)
+    }
+
+    /// Takes over an image that is [open](open::open_file) already as `access` says; `path` is
+    /// for messages.
     ///
     /// # Errors
     /// When it is not a disk, or is in use.
-    pub fn from_file(mut file: File, path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        let (path_buf, io_error) = (
-            || path.to_owned(),
-            |doing, error| OpenError::Io {
-                path: path.to_owned(),
-                doing,
-                error,
-            },
-        );
-        let kind = file
-            .metadata()
-            .map_err(|error| io_error("look at", error))?;
-        let kind = kind.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            let found = name_of(kind);
-            let path = path_buf();
-            return Err(OpenError::NotADisk { path, found });
-        }
-        lock(&file, read_only).map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::Locked { path: path_buf() },
-            TryLockError::Error(error) => io_error("lock", error),
+    pub fn from_file(file: File, path: &Path, access: Access) -> Result<Self, OpenError> {
+        let image = open::judge(&file, access).map_err(|problem| OpenError {
+            path: path.to_owned(),
+            problem,
         })?;
-        // A block device has its length only here.
-        let bytes = file
-            .seek(SeekFrom::End(0))
-            .map_err(|error| io_error("measure", error))?;
-        if bytes == 0 {
-            return Err(OpenError::Empty { path: path_buf() });
-        }
-        if !bytes.is_multiple_of(SECTOR_BYTES) {
-            let path = path_buf();
-            return Err(OpenError::Length { path, bytes });
-        }
-        let geometry = Geometry { bytes, read_only };
-        Ok(Self { file, geometry })
+        let file = Arc::new(file);
+        Ok(Self {
+            engine: engine(&file, path, access, image.alignment),
+            file,
+            geometry: Geometry {
+                bytes: image.bytes,
+                read_only: access.read_only,
+            },
+            topology: image.topology,
+            alignment: image.alignment,
+        })
     }
 
     fn transfer(
@@ -145,59 +87,47 @@ impl RawDisk {
         ram: &GuestRam,
         spans: &[Span],
     ) -> Result<(), TransferError> {
+        if let Some(alignment) = self.alignment {
+            let len = super::spans::total(spans);
+            if !alignment.fits(offset, len) || !alignment.fits_spans(spans) {
+                return bounce(&self.file, alignment, direction, offset, ram, spans);
+            }
+        }
         let (done, result) = transfer(direction, self.file.as_fd(), ram, spans, offset);
         result.map_err(|error| TransferError { done, error })
     }
 }
 
-fn open(path: &Path, read_only: bool) -> Result<File, OpenError> {
-    // Without blocking: a FIFO would wait for its other end. Files and disks ignore it.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let with = |write| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(write).custom_flags(flags);
-        options.open(path)
+/// The engine that was asked for; none for the synchronous one, and where the host has no other.
+fn engine(
+    file: &Arc<File>,
+    path: &Path,
+    access: Access,
+    alignment: Option<Alignment>,
+) -> Option<UringEngine> {
+    let cached_first = match access.engine {
+        EngineChoice::Sync => return None,
+        EngineChoice::Auto => !access.direct,
+        EngineChoice::IoUring => false,
     };
-    with(!read_only).map_err(|error| {
-        let path = path.to_owned();
-        match error.kind() {
-            ErrorKind::NotFound => OpenError::Missing { path },
-            ErrorKind::IsADirectory => {
-                let found = "a directory";
-                OpenError::NotADisk { path, found }
-            }
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
-                if !read_only && with(false).is_ok() =>
-            {
-                OpenError::Unwritable { path }
-            }
-            ErrorKind::PermissionDenied => OpenError::Unreadable { path },
-            _ => {
-                let doing = "open";
-                OpenError::Io { path, doing, error }
-            }
+    let ways = Ways {
+        cached_first,
+        alignment,
+    };
+    match UringEngine::new(Arc::clone(file), ways) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            let level = match access.engine {
+                EngineChoice::IoUring => log::Level::Warn,
+                _ => log::Level::Info,
+            };
+            let path = path.display();
+            log::log!(
+                level,
+                "disk {path}: the host has no io_uring for it ({error}); engine=sync is used"
+            );
+            None
         }
-    })
-}
-
-/// Takes the lock that all images have while they are open.
-pub(super) fn lock(file: &File, shared: bool) -> Result<(), TryLockError> {
-    if shared {
-        file.try_lock_shared()
-    } else {
-        file.try_lock()
-    }
-}
-
-fn name_of(kind: std::fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_char_device() {
-        "a character device"
-    } else {
-        "a socket"
     }
 }
 
@@ -206,14 +136,24 @@ impl Disk for RawDisk {
         self.geometry
     }
 
+    fn topology(&self) -> Topology {
+        self.topology
+    }
+
     fn rescan(&mut self) -> io::Result<Geometry> {
-        let bytes = self.file.seek(SeekFrom::End(0))?;
-        if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
-            let message = format!("the image has {bytes} bytes, no whole number of sectors");
-            return Err(io::Error::new(ErrorKind::InvalidData, message));
-        }
+        let invalid = |problem: OpenProblem| match problem {
+            OpenProblem::Io { error, .. } => error,
+            other => io::Error::new(ErrorKind::InvalidData, format!("the image {other}")),
+        };
+        let bytes = open::measure(&self.file).map_err(invalid)?;
+        open::check_length(bytes, self.alignment).map_err(invalid)?;
         self.geometry.bytes = bytes;
         Ok(self.geometry)
+    }
+
+    fn engine(&mut self) -> Option<&mut dyn Engine> {
+        let engine = self.engine.as_mut()?;
+        Some(engine)
     }
 
     fn read(&mut self, offset: u64, ram: &GuestRam, into: &[Span]) -> Result<(), TransferError> {
@@ -230,7 +170,7 @@ impl Disk for RawDisk {
 
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(&self.file, flags, offset, len)?)
+        Ok(fallocate(&*self.file, flags, offset, len)?)
     }
 
     fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
@@ -239,7 +179,7 @@ impl Disk for RawDisk {
             return self.discard(offset, len);
         }
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(&self.file, flags, offset, len)?)
+        Ok(fallocate(&*self.file, flags, offset, len)?)
     }
 }
 

@@ -104,6 +104,43 @@ impl Pace {
         }
     }
 
+    /// Takes the tokens for so many bytes and operations.
+    ///
+    /// # Errors
+    /// When they are not there: how long to wait. Nothing is taken then.
+    pub(super) fn take(
+        &mut self,
+        bytes: u64,
+        operations: u64,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let uses = [(&mut self.bytes, bytes), (&mut self.operations, operations)];
+        let mut wait = Duration::ZERO;
+        for (bucket, tokens) in uses {
+            if let Some(bucket) = bucket.as_mut().filter(|_| tokens > 0)
+                && let Err(longer) = bucket.there(tokens, now)
+            {
+                wait = wait.max(longer);
+            }
+        }
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        for (bucket, tokens) in [(&mut self.bytes, bytes), (&mut self.operations, operations)] {
+            if let Some(bucket) = bucket {
+                bucket.spend(tokens);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes should be taken at once: what is more is felt only afterwards.
+    pub(super) fn portion(&self) -> u64 {
+        self.bytes
+            .as_ref()
+            .map_or(u64::MAX, |bucket| bucket.spec.size)
+    }
+
     /// A request moved so many bytes.
     pub(super) fn spend(&mut self, bytes: u64) {
         if let Some(bucket) = &mut self.bytes {
@@ -161,6 +198,25 @@ mod tests {
             };
             assert_eq!(Pace::new(limits, start).grant(64, start), Ok(u64::MAX));
         }
+    }
+
+    #[test]
+    fn both_limits_or_none_are_used() {
+        let start = Instant::now();
+        let limits = Limits {
+            bytes: spec(100, 0, 1000),
+            operations: spec(2, 0, 1000),
+        };
+        let mut pace = Pace::new(limits, start);
+        assert_eq!(pace.portion(), 100);
+        assert_eq!(pace.take(90, 1, start), Ok(()));
+        assert!(pace.take(90, 1, start).is_err());
+        assert_eq!(pace.take(10, 1, start), Ok(()), "nothing was taken");
+        assert!(pace.take(0, 1, start).is_err(), "no operation is left");
+        assert_eq!(pace.take(0, 0, start), Ok(()));
+        let wait = pace.take(50, 0, start).unwrap_err();
+        assert_eq!(pace.take(50, 0, start + wait), Ok(()));
+        assert_eq!(Pace::default().portion(), u64::MAX);
     }
 
     #[test]

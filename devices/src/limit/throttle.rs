@@ -7,6 +7,9 @@ use super::{Limits, Pace};
 use crate::timer::Timer;
 use crate::virtio::Watches;
 
+/// Who waits for tokens is not woken sooner than this.
+const LEAST_WAIT: Duration = Duration::from_micros(100);
+
 /// What holds a device's requests back. Without limits it has no descriptor and reads no clock.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
@@ -31,14 +34,46 @@ impl Throttle {
     /// # Errors
     /// When the process has no file descriptor left; the old limits stay.
     pub(crate) fn set(&mut self, limits: Limits) -> io::Result<()> {
-        if limits != Limits::default() && self.timer.is_none() {
-            let timer = Timer::new()?;
-            self.watches.readable(&timer, self.token);
-            self.timer = Some(timer);
+        if limits != Limits::default() {
+            self.make_timer()?;
         }
         self.pace = Pace::new(limits, Instant::now());
         self.look_again();
         Ok(())
+    }
+
+    /// Makes the timer that [`look_again`](Self::look_again) needs also without limits.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub(crate) fn make_timer(&mut self) -> io::Result<()> {
+        if self.timer.is_none() {
+            let timer = Timer::new()?;
+            self.watches.readable(&timer, self.token);
+            self.timer = Some(timer);
+        }
+        Ok(())
+    }
+
+    /// Takes what so many bytes and operations cost: false when that is not there yet, and then
+    /// the timer tells when.
+    pub(crate) fn take(&mut self, bytes: u64, operations: u64) -> bool {
+        if !self.pace.is_limited() {
+            return true;
+        }
+        let taken = self.pace.take(bytes, operations, Instant::now());
+        taken.map_err(|wait| self.wait(wait)).is_ok()
+    }
+
+    /// How many bytes should be taken at once: what is more is felt only afterwards.
+    pub(crate) fn portion(&self) -> u64 {
+        self.pace.portion()
+    }
+
+    fn wait(&self, wait: Duration) {
+        if let Some(timer) = &self.timer {
+            timer.after(wait.max(LEAST_WAIT));
+        }
     }
 
     /// How many bytes a request may move now; none when it has to wait until it may move
@@ -50,9 +85,7 @@ impl Throttle {
         match self.pace.grant(worth, Instant::now()) {
             Ok(bytes) => Some(bytes),
             Err(wait) => {
-                if let Some(timer) = &self.timer {
-                    timer.after(wait);
-                }
+                self.wait(wait);
                 None
             }
         }

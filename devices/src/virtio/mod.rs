@@ -218,6 +218,10 @@ pub trait VirtioDevice: Send {
         Err(CommandError::NotSupported)
     }
 
+    /// The driver takes a queue back: when this returns, nothing that came from it writes guest
+    /// memory any more.
+    fn settle(&mut self) {}
+
     /// The driver resets the device: lets go of queues and guest memory. Afterwards it may be
     /// started afresh.
     fn stop(&mut self);

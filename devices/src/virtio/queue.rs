@@ -1,21 +1,23 @@
 //! The split virtqueue (virtio 1.2, 2.7): the only code that touches rings in guest memory.
 //!
-//! It stands in front of rust-vmm's `virtio-queue`, which reads and writes the rings, and adds
-//! what a hostile driver calls for: every chain is checked as a whole and copied before a
-//! device sees it, and the first rule that the driver breaks ends the queue until reset.
+//! It stands in front of rust-vmm's `virtio-queue`, which knows where a queue is and turns
+//! notifications on and off, and adds what a hostile driver calls for: every chain is checked as a
+//! whole and copied before a device sees it, and the first rule that the driver breaks ends the
+//! queue until reset. Entries of the rings are read and written here, since each costs half a
+//! system call through the crate's general way into memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::desc::split::Descriptor;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
 
 use super::chain::{Chain, Span};
 use super::features;
 use super::interrupt::Interrupt;
-use crate::ram::GuestRam;
+use crate::ram::{GuestRam, OutOfRam};
 
 /// The bytes of a descriptor (2.7.5).
 const DESCRIPTOR_BYTES: u32 = 16;
@@ -187,9 +189,17 @@ pub struct Virtqueue {
     indirect: bool,
     in_flight: Box<[bool]>,
     spare: Vec<Vec<Span>>,
+    // How far the driver has been followed, how far it was seen to be, how much was given back,
+    // and how much of that when it was last asked whether it wants to hear of it.
+    next_available: u16,
+    seen: u16,
+    next_used: u16,
+    announced: u16,
     silenced: bool,
     unannounced: bool,
     broken: Option<QueueBroken>,
+    // A rule that was found broken, and is told of when what came before is through.
+    found: Option<QueueBroken>,
 }
 
 impl Virtqueue {
@@ -234,9 +244,14 @@ impl Virtqueue {
             indirect: features & features::RING_INDIRECT_DESC != 0,
             in_flight: vec![false; size.into()].into_boxed_slice(),
             spare: Vec::new(),
+            next_available: 0,
+            seen: 0,
+            next_used: 0,
+            announced: 0,
             silenced: false,
             unannounced: false,
             broken: None,
+            found: None,
         })
     }
 
@@ -250,6 +265,11 @@ impl Virtqueue {
         self.broken
     }
 
+    /// Whether the driver has not taken the queue back.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
     /// The oldest request that was not taken yet. When there is none, the driver will ring for
     /// the next one, even if it adds it at this very moment.
     ///
@@ -257,30 +277,77 @@ impl Virtqueue {
     /// When the driver broke a rule: the first time the device's need of reset is told to it,
     /// and from then on nothing comes from this queue.
     pub fn pop(&mut self) -> Result<Option<Chain>, QueueBroken> {
+        let chain = self.poll()?;
+        if chain.is_some() || !self.arm()? {
+            return Ok(chain);
+        }
+        // One came in between. Empty again although the index had moved: it moved back.
+        match self.poll()? {
+            None if self.is_live() => {
+                let broken = QueueBroken::IndexJump;
+                self.fail(broken);
+                Err(broken)
+            }
+            chain => Ok(chain),
+        }
+    }
+
+    /// The oldest request that was not taken yet, as [`pop`](Self::pop) gives it, but when there
+    /// is none the driver is not asked to ring: the caller looks again or [arms](Self::arm).
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn poll(&mut self) -> Result<Option<Chain>, QueueBroken> {
         if let Some(broken) = self.broken {
             return Err(broken);
         }
-        if !self.live.load(Ordering::Acquire) {
-            return Ok(None);
-        }
-        let chain = match self.take_head() {
-            Ok(Some(head)) => self.walk(head).map(Some),
-            Ok(None) => Ok(None),
-            Err(broken) => Err(broken),
+        let chain = match self.found.take() {
+            Some(broken) => Err(broken),
+            None => self.take(),
         };
         chain.inspect_err(|broken| self.fail(*broken))
     }
 
-    /// Whether the driver made something available that was not taken yet. Asks for no doorbell,
-    /// so this is for a device that looks again by itself.
-    pub fn has_more(&self) -> bool {
-        let next = self.queue.next_avail();
-        self.broken.is_none()
-            && self.live.load(Ordering::Acquire)
-            && self
-                .queue
-                .avail_idx(self.ram.memory(), Ordering::Acquire)
-                .is_ok_and(|index| index.0 != next)
+    /// The same for who has taken requests before this one that are not worked on yet: if the
+    /// driver broke a rule here, the next [`poll`](Self::poll) says so.
+    pub fn poll_behind(&mut self) -> Option<Chain> {
+        if self.broken.or(self.found).is_some() {
+            return None;
+        }
+        self.take().unwrap_or_else(|broken| {
+            self.found = Some(broken);
+            None
+        })
+    }
+
+    fn take(&mut self) -> Result<Option<Chain>, QueueBroken> {
+        if !self.is_live() {
+            return Ok(None);
+        }
+        match self.take_head()? {
+            Some(head) => self.walk(head).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the driver to ring for its next request: whether there is one already.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn arm(&mut self) -> Result<bool, QueueBroken> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        if !self.is_live() {
+            return Ok(false);
+        }
+        self.silenced = false;
+        self.queue.set_next_avail(self.next_available);
+        let more = self.queue.enable_notification(self.ram.memory());
+        more.map_err(|_| {
+            self.fail(QueueBroken::Ring);
+            QueueBroken::Ring
+        })
     }
 
     /// Gives a request back, `written` bytes of its writable part filled from the front. The
@@ -303,7 +370,7 @@ impl Virtqueue {
             return;
         }
         let written = written.min(writable_bytes);
-        match self.queue.add_used(self.ram.memory(), head, written) {
+        match self.give_back(head, written) {
             Ok(()) => self.unannounced = true,
             Err(_) => self.fail(QueueBroken::Ring),
         }
@@ -323,49 +390,66 @@ impl Virtqueue {
         }
     }
 
-    fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
-        let memory = self.ram.memory();
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(memory);
-        }
-        // The used index has to be out before the flag is read: the driver clears the flag and
-        // then looks at the index.
+    fn wants_interrupt(&mut self) -> Result<bool, OutOfRam> {
+        let before = std::mem::replace(&mut self.announced, self.next_used);
+        // The used index has to be out before the driver's wishes are read: the driver says what
+        // it wants and then looks at the index.
         fence(Ordering::SeqCst);
-        let flags: u16 = memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let available = self.queue.avail_ring();
+        if self.queue.event_idx_enabled() {
+            let at = available
+                .wrapping_add(4)
+                .wrapping_add(u64::from(self.queue.size()).wrapping_mul(2));
+            let event = self.ram.load(at, Ordering::Relaxed)?;
+            // Whether the index has passed the one that the driver named (2.7.10).
+            let passed = self.next_used.wrapping_sub(event).wrapping_sub(1);
+            return Ok(passed < self.next_used.wrapping_sub(before));
+        }
+        let flags = self.ram.load(available, Ordering::Relaxed)?;
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// The first descriptor of the next chain.
     fn take_head(&mut self) -> Result<Option<u16>, QueueBroken> {
-        let memory = self.ram.memory();
-        // Twice: once more after asking to be rung, for a request that came in between. Empty
-        // again although the index had moved means that it moved back.
-        for _ in 0..2 {
-            let next = self
-                .queue
-                .iter(memory)
-                .map_err(|error| match error {
-                    virtio_queue::Error::InvalidAvailRingIndex => QueueBroken::IndexJump,
-                    _ => QueueBroken::Ring,
-                })?
-                .next();
-            if let Some(chain) = next {
-                if !self.silenced {
-                    self.silenced = true;
-                    let silence = self.queue.disable_notification(memory);
-                    silence.map_err(|_| QueueBroken::Ring)?;
-                }
-                return Ok(Some(chain.head_index()));
+        let (size, available) = (self.queue.size(), self.queue.avail_ring());
+        if self.next_available == self.seen {
+            let index = self.ram.load(available.wrapping_add(2), Ordering::Acquire);
+            let index = index.map_err(|_| QueueBroken::Ring)?;
+            if index.wrapping_sub(self.next_available) > size {
+                return Err(QueueBroken::IndexJump);
             }
-            self.silenced = false;
-            let more = self.queue.enable_notification(memory);
-            if !more.map_err(|_| QueueBroken::Ring)? {
+            self.seen = index;
+            if self.next_available == index {
                 return Ok(None);
             }
         }
-        Err(QueueBroken::IndexJump)
+        let slot = self.next_available & size.wrapping_sub(1);
+        let at = available
+            .wrapping_add(4)
+            .wrapping_add(u64::from(slot).wrapping_mul(2));
+        let head = self.ram.load(at, Ordering::Relaxed);
+        let head = head.map_err(|_| QueueBroken::Ring)?;
+        self.next_available = self.next_available.wrapping_add(1);
+        if !self.silenced {
+            self.silenced = true;
+            let silence = self.queue.disable_notification(self.ram.memory());
+            silence.map_err(|_| QueueBroken::Ring)?;
+        }
+        Ok(Some(head))
+    }
+
+    /// Puts a chain into the used ring, and shows the driver that it is there.
+    fn give_back(&mut self, head: u16, written: u32) -> Result<(), OutOfRam> {
+        let used = self.queue.used_ring();
+        let slot = self.next_used & self.queue.size().wrapping_sub(1);
+        let at = used
+            .wrapping_add(4)
+            .wrapping_add(u64::from(slot).wrapping_mul(8));
+        let element = u64::from(written) << 32 | u64::from(head);
+        self.ram.write(at, &element.to_le())?;
+        self.next_used = self.next_used.wrapping_add(1);
+        self.ram
+            .store(used.wrapping_add(2), self.next_used, Ordering::Release)
     }
 
     /// Copies and checks a whole chain.

@@ -380,6 +380,7 @@ impl DeviceSlot {
                     let _ = done.send(());
                 }
                 Message::Sync(done) => {
+                    self.device.settle();
                     let _ = done.send(());
                 }
                 Message::Command(command, answer) => self.command(command, answer.as_ref()),

@@ -7,6 +7,7 @@ use api::http::Method;
 use boot_tests::{code, refused};
 use harness::vm::SHORTLY;
 use harness::{Machine, TestVm, guests, skip};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -384,8 +385,9 @@ fn a_machine_that_does_not_start_leaves_no_socket() {
     refused(vm, &["kernel"]).unwrap();
     let vm = TestVm::of(&guests::halt()).unwrap();
     let disk = vm.file("disk", &[0; 4096]).unwrap();
-    let lock = std::fs::File::open(&disk).context("the disk").unwrap();
-    lock.lock().unwrap();
+    let lock = std::fs::File::options().write(true).open(&disk);
+    let lock = lock.context("the disk").unwrap();
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
     let exit = vm
         .arg("--disk")
         .arg(&disk)

@@ -84,7 +84,7 @@ fn a_delta_has_one_machine_and_its_base_no_writer() {
     first.expect(guests::HELLO, SHORTLY).unwrap();
     let good = || TestVm::of(&guests::hello_reset()).unwrap().arg("--disk");
     refused(good().arg(&delta), &["delta", "in use"]).unwrap();
-    refused(good().arg(&base), &["base", "lock"]).unwrap();
+    refused(good().arg(&base), &["base", "in use"]).unwrap();
     // To read it is no trouble.
     let reader = format!("{},ro", base.display());
     let exit = good().arg(reader).run().unwrap();

@@ -282,12 +282,12 @@ fn a_disk_has_one_user() {
     first.expect(guests::HELLO, harness::vm::SHORTLY).unwrap();
     check(
         "locked",
-        refused(good().arg("--disk").arg(&disk), &["disk", "lock"]),
+        refused(good().arg("--disk").arg(&disk), &["disk", "in use"]),
     );
     let reader = format!("{},ro", disk.display());
     check(
         "locked for a reader",
-        refused(good().arg("--disk").arg(reader), &["disk", "lock"]),
+        refused(good().arg("--disk").arg(reader), &["disk", "in use"]),
     );
 }
 

@@ -1,15 +1,25 @@
-//! Disks: their paths and the names that the guest reads.
+//! Disks: their paths, the names that the guest reads, how they are used and their limits.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use api::spec::{DiskFormat, MachineSpec, Transport};
+use api::spec::{
+    DiskCache, DiskEngine, DiskFormat, DiskSpec, MachineSpec, RateSpec, SizeSpec, Transport,
+};
 use arch::layout;
+use devices::disk::{Access, EngineChoice};
+use devices::limit::{BucketSpec, Limits};
+use devices::virtio::blk::MOST_QUEUES;
 
-use super::{ConfigError, Problem, check_path};
+use super::{ConfigError, CpuCount, Problem, check_path};
 
 /// Slots that every machine keeps: for the console, the random numbers and the built-in guest's
 /// system image.
 const KEPT_SLOTS: usize = 3;
+/// Most queues that a disk gets by itself: more do not help one I/O thread.
+const OWN_QUEUES: u16 = 4;
+/// Longest time that a limit may take to be full again, a day.
+const MAX_REFILL_MS: u64 = 86_400_000;
 
 /// A disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +32,37 @@ pub struct DiskConfig {
     pub read_only: bool,
     /// The serial number that the guest reads.
     pub id: Option<DiskId>,
+    /// How the host reads and writes it.
+    pub engine: DiskEngine,
+    /// What the guest is told of the host's cache.
+    pub cache: DiskCache,
+    /// Whether the host's page cache is passed by.
+    pub direct: bool,
+    /// How many queues the guest gets.
+    pub queues: u16,
+    /// How much it may do in a time.
+    pub limits: Limits,
+}
+
+impl DiskConfig {
+    /// How its image is opened.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        access(self.read_only, self.direct, self.engine)
+    }
+}
+
+/// How an image is opened.
+pub(crate) fn access(read_only: bool, direct: bool, engine: DiskEngine) -> Access {
+    Access {
+        read_only,
+        direct,
+        engine: match engine {
+            DiskEngine::Auto => EngineChoice::Auto,
+            DiskEngine::Sync => EngineChoice::Sync,
+            DiskEngine::IoUring => EngineChoice::IoUring,
+        },
+    }
 }
 
 /// A disk's serial number: 1 to 20 bytes, which is all that virtio-blk has room for.
@@ -52,7 +93,7 @@ impl TryFrom<&str> for DiskId {
     }
 }
 
-pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigError> {
+pub(super) fn read_all(spec: &MachineSpec, cpus: CpuCount) -> Result<Vec<DiskConfig>, ConfigError> {
     let specs = &spec.disks;
     let others = [
         spec.balloon.is_some(),
@@ -92,7 +133,67 @@ pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<DiskConfig>, ConfigErro
             format: spec.format,
             read_only: spec.read_only,
             id,
+            engine: engine(spec)?,
+            cache: spec.cache,
+            direct: spec.direct,
+            queues: queues(spec.queues, cpus)?,
+            limits: Limits {
+                bytes: bucket("disk bandwidth", spec.bandwidth.as_ref())?,
+                operations: bucket("disk iops", spec.iops.as_ref())?,
+            },
         });
     }
     Ok(disks)
+}
+
+/// Engines and the way past the page cache are for raw images.
+fn engine(spec: &DiskSpec) -> Result<DiskEngine, ConfigError> {
+    let chosen = spec.direct || spec.engine != DiskEngine::Auto;
+    if chosen && spec.format != DiskFormat::Raw {
+        let path = spec.path.display();
+        return Err(ConfigError::new("disk", &path, Problem::OnlyRaw));
+    }
+    Ok(spec.engine)
+}
+
+fn queues(given: Option<u64>, cpus: CpuCount) -> Result<u16, ConfigError> {
+    let Some(given) = given else {
+        return Ok(u16::from(cpus.get()).min(OWN_QUEUES));
+    };
+    match u16::try_from(given) {
+        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
+        _ => {
+            let (least, most) = (1, MOST_QUEUES.into());
+            let problem = Problem::Outside { least, most };
+            Err(ConfigError::new("disk queues", &given, problem))
+        }
+    }
+}
+
+fn bucket(field: &'static str, rate: Option<&RateSpec>) -> Result<Option<BucketSpec>, ConfigError> {
+    let Some(rate) = rate else {
+        return Ok(None);
+    };
+    let tokens = |size: &SizeSpec| {
+        let read = size.bytes();
+        read.map_err(|error| ConfigError::new(field, size, Problem::NotASize(error)))
+    };
+    let size = tokens(&rate.size)?;
+    if size == 0 {
+        return Err(ConfigError::new(field, &rate.size, Problem::NoLimit));
+    }
+    if !(1..=MAX_REFILL_MS).contains(&rate.refill_ms) {
+        let (least, most) = (1, MAX_REFILL_MS);
+        let problem = Problem::Outside { least, most };
+        return Err(ConfigError::new(
+            "refill time in milliseconds",
+            &rate.refill_ms,
+            problem,
+        ));
+    }
+    Ok(Some(BucketSpec {
+        size,
+        burst: rate.burst.as_ref().map(tokens).transpose()?.unwrap_or(0),
+        refill: Duration::from_millis(rate.refill_ms),
+    }))
 }

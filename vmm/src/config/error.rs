@@ -85,6 +85,10 @@ pub enum Problem {
         /// The most.
         most: u64,
     },
+    /// A limit under which nothing could ever be done.
+    NoLimit,
+    /// What only raw disks have.
+    OnlyRaw,
     /// The same value a second time.
     Twice,
     /// A format that is never written, for a disk that is to be.
@@ -152,6 +156,8 @@ impl std::fmt::Display for Problem {
             ),
             Self::Empty => write!(f, "is empty"),
             Self::Outside { least, most } => write!(f, "not between {least} and {most}"),
+            Self::NoLimit => write!(f, "lets nothing through"),
+            Self::OnlyRaw => write!(f, "engine and direct are for raw images"),
             Self::Twice => write!(f, "given twice"),
             Self::OnlyRead => write!(f, "qcow2 images are only read"),
             Self::NotBuiltIn => write!(f, "the built-in guest's kernel has no driver for it"),
@@ -181,6 +187,8 @@ impl Problem {
             Self::BadName => format!("choose a {field} such as data-1"),
             Self::Empty => format!("give {field} a value or leave it out"),
             Self::Outside { least, most } => format!("give a {field} from {least} to {most}"),
+            Self::NoLimit => format!("give {field} of 1 or more, or leave it out"),
+            Self::OnlyRaw => format!("leave engine= and direct= out, or give a raw {field}"),
             Self::Twice => format!("give each {field} once"),
             Self::OnlyRead => format!(
                 "add `,ro`, or put a delta over the {field}: coracle disk create --base IMAGE \

@@ -22,6 +22,7 @@ use api::spec::{
 
 use devices::limit::{BucketSpec, Limits};
 pub use devices::virtio::balloon::Settings as BalloonSettings;
+pub(crate) use disk::access;
 pub use disk::{DiskConfig, DiskId};
 pub use error::{ConfigError, Problem};
 pub(crate) use size::HUGE_PAGE_BYTES;
@@ -149,19 +150,20 @@ impl TryFrom<&MachineSpec> for Config {
             None if kernel.is_none() => MemorySize::constant(BUILT_IN_MEMORY_BYTES),
             None => MemorySize::constant(OTHER_MEMORY_BYTES),
         };
+        let cpus: CpuCount = spec.cpus.try_into()?;
         Ok(Self {
             kernel,
             initrd: spec.initrd.clone(),
             cmdline: CmdlineText::try_from(spec.cmdline.as_str())?,
             default_cmdline: spec.default_cmdline,
-            cpus: spec.cpus.try_into()?,
+            cpus,
             memory,
             memory_text: spec
                 .memory
                 .as_ref()
                 .map_or_else(|| Size(memory.bytes()).to_string(), ToString::to_string),
             hugepages: spec.hugepages,
-            disks: disk::read_all(spec)?,
+            disks: disk::read_all(spec, cpus)?,
             console: spec.console.backend.clone(),
             console_device: spec.console.device,
             console_ports: console_port::read_all(&spec.console_ports)?,

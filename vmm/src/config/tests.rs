@@ -1,4 +1,7 @@
-use api::spec::{BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, PortBackend, SizeSpec};
+use api::spec::{
+    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskFormat, DiskSpec, PortBackend, RateSpec,
+    SizeSpec,
+};
 
 use super::*;
 
@@ -382,6 +385,63 @@ fn balloons() {
     );
     full.disks.pop();
     assert!(Config::try_from(&full).is_ok());
+}
+
+#[test]
+fn disk_limits_and_queues() {
+    let refused = |change: fn(&mut DiskSpec)| {
+        let mut spec = disk(None);
+        change(&mut spec);
+        refuse(&with(move |machine| machine.disks = vec![spec])).0
+    };
+    let rate = |text: &str| Some(RateSpec::per_second(SizeSpec::Text(text.into())));
+    for (message, part) in [
+        (
+            refused(|d| d.queues = Some(0)),
+            "disk queues 0: not between 1 and 16",
+        ),
+        (refused(|d| d.queues = Some(17)), "disk queues 17: "),
+        (
+            refused(|d| d.queues = Some(1 << 40)),
+            "disk queues 1099511627776: ",
+        ),
+        (
+            refused(|d| d.iops = Some(RateSpec::per_second(SizeSpec::Bytes(0)))),
+            "disk iops 0: lets nothing through",
+        ),
+        (
+            refused(|d| d.bandwidth = Some(RateSpec::per_second(SizeSpec::Text("x".into())))),
+            "disk bandwidth x: not a whole number",
+        ),
+        (
+            refused(|d| {
+                d.iops = Some(RateSpec {
+                    refill_ms: 0,
+                    ..RateSpec::per_second(SizeSpec::Bytes(1))
+                });
+            }),
+            "refill time in milliseconds 0: ",
+        ),
+        (
+            refused(|d| (d.format, d.direct) = (DiskFormat::Cow, true)),
+            "disk /d: engine and direct are for raw images",
+        ),
+    ] {
+        assert!(message.starts_with(part), "{message}");
+    }
+    let spec = with(|spec| {
+        spec.cpus = 8;
+        spec.disks = vec![DiskSpec {
+            bandwidth: rate("10M"),
+            ..disk(None)
+        }];
+    });
+    let config = Config::try_from(&spec).unwrap();
+    assert_eq!(config.disks[0].queues, 4);
+    let bytes = config.disks[0].limits.bytes.unwrap();
+    assert_eq!((bytes.size, bytes.burst), (10 << 20, 0));
+    assert_eq!(bytes.refill, Duration::from_secs(1));
+    assert_eq!(config.disks[0].limits.operations, None);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The one match from a device of the blueprint to its constructor.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
-use api::spec::{ConsolePortSpec, DiskFormat, PanicAction, PortBackend, WatchdogAction};
+use api::spec::{ConsolePortSpec, DiskCache, DiskFormat, PanicAction, PortBackend, WatchdogAction};
 use devices::bus::{AddressRange, BusBuilder, BusDevice, Place};
 use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
@@ -31,7 +32,6 @@ use super::pci::{self, SharedRoutes};
 use crate::blueprint::{
     Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, PciBlueprint, Window,
 };
-use crate::files::OpenFile;
 use crate::kvm::{Routes, Vm};
 use crate::vcpu::Buses;
 
@@ -49,7 +49,7 @@ pub(super) struct BellAt {
 /// What single devices take with them.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) disks: Vec<Option<OpenFile>>,
+    pub(super) disks: Vec<Option<File>>,
     pub(super) system: Option<&'static [u8]>,
     pub(super) requests: Reporter<UserRequest>,
     pub(super) power: PowerLine,
@@ -319,27 +319,30 @@ impl<'a> Catalog<'a> {
                 path,
                 format,
             } => {
-                let open = self
+                let file = self
                     .parts
                     .disks
                     .get_mut(*index)
                     .and_then(Option::take)
                     .expect(OPENED);
                 match format {
-                    DiskFormat::Raw => {
-                        Box::new(RawDisk::from_file(open.file, path, disk.read_only)?)
-                    }
-                    DiskFormat::Qcow2 => Box::new(Qcow2Disk::from_file(open.file, path)?),
+                    DiskFormat::Raw => Box::new(RawDisk::from_file(file, path, disk.access())?),
+                    DiskFormat::Qcow2 => Box::new(Qcow2Disk::from_file(file, path)?),
                     DiskFormat::Cow => {
-                        Box::new(OverlayDisk::from_file(open.file, path, disk.read_only)?)
+                        Box::new(OverlayDisk::from_file(file, path, disk.read_only)?)
                     }
                 }
             }
         };
-        Ok(Block::new(
-            model,
-            disk.id.as_ref().map_or("", |id| id.as_str()),
-        ))
+        let id = disk.id.as_ref().map_or("", |id| id.as_str());
+        let block = Block::new(model, id)
+            .with_queues(disk.queues)
+            .limited(disk.limits)
+            .map_err(host("creating a disk's timer"))?;
+        Ok(match disk.cache {
+            DiskCache::Writeback => block,
+            DiskCache::Writethrough => block.writing_through(),
+        })
     }
 
     fn virtio(

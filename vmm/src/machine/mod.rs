@@ -19,7 +19,6 @@ use devices::GuestRam;
 use devices::tty::TtyError;
 
 use crate::blueprint::Blueprint;
-use crate::files::OpenFile;
 use crate::kvm::assist::{AssistError, Needs};
 use crate::kvm::{Kvm, KvmError};
 
@@ -37,7 +36,7 @@ pub struct Setup {
     /// The initrd.
     pub initrd: Option<File>,
     /// The user's disks, in the order of the blueprint.
-    pub disks: Vec<OpenFile>,
+    pub disks: Vec<File>,
     /// The built-in guest's system image.
     pub system: Option<&'static [u8]>,
     /// The console's host side.

@@ -6,13 +6,13 @@ use api::plan::{
     ConsolePlan, DevicePlan, FileNeed, Hex, HostNeeds, InterruptPlan, KernelPlan, MachinePlan,
     MemoryPlan, PciPlan, PlacementPlan, RangePlan, SlotPlan, ThreadPlan, WindowPlan,
 };
-use api::spec::{ConsoleBackend, ConsolePortSpec, PortBackend};
+use api::spec::{ConsoleBackend, ConsolePortSpec, DiskFormat, PortBackend};
 use arch::boot::{KernelFormat, MemoryKind, Placement, Source};
 use arch::layout;
-use devices::limit::BucketSpec;
+use devices::limit::{BucketSpec, Limits};
 use devices::virtio::transport::pci::WINDOW_BYTES;
 
-use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskSource, Window};
+use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, Window};
 use crate::config::HUGE_PAGE_BYTES;
 use crate::host::KvmCaps;
 
@@ -255,24 +255,46 @@ fn port(port: &ConsolePortSpec) -> String {
     format!("name={},{backend}{console}", port.name)
 }
 
+/// The limits of a device.
+fn rates(limits: Limits) -> Vec<String> {
+    let buckets = [("bandwidth", limits.bytes), ("iops", limits.operations)];
+    let text = |(name, bucket): (&str, Option<BucketSpec>)| {
+        let BucketSpec {
+            size,
+            burst,
+            refill,
+        } = bucket?;
+        let ms = refill.as_millis();
+        Some(format!("{name}={size} in {ms} ms, {burst} once"))
+    };
+    buckets.into_iter().filter_map(text).collect()
+}
+
+/// How a disk is used. The built-in guest's own is always used the same way.
+fn disk_options(disk: &DiskBlueprint) -> Vec<String> {
+    let format = match &disk.source {
+        DiskSource::BuiltIn => return Vec::new(),
+        DiskSource::User { format, .. } => *format,
+    };
+    let mut options = vec![format!("format={format}")];
+    if format == DiskFormat::Raw {
+        options.push(format!("engine={}", disk.engine));
+    }
+    options.push(format!("cache={}", disk.cache));
+    if disk.direct {
+        options.push("direct=on".to_owned());
+    }
+    options.extend(rates(disk.limits));
+    options
+}
+
 /// What was chosen for a device, in the words of the command line.
 fn options(kind: &DeviceKind) -> Vec<String> {
     match kind {
         DeviceKind::Pvpanic(action) => vec![action.to_string()],
         DeviceKind::Watchdog(action) => vec![action.to_string()],
-        DeviceKind::VirtioRng(limits) => {
-            let buckets = [("bandwidth", limits.bytes), ("iops", limits.operations)];
-            let text = |(name, bucket): (&str, Option<BucketSpec>)| {
-                let BucketSpec {
-                    size,
-                    burst,
-                    refill,
-                } = bucket?;
-                let ms = refill.as_millis();
-                Some(format!("{name}={size} in {ms} ms, {burst} once"))
-            };
-            buckets.into_iter().filter_map(text).collect()
-        }
+        DeviceKind::VirtioRng(limits) => rates(*limits),
+        DeviceKind::VirtioBlock(disk) => disk_options(disk),
         DeviceKind::ConsolePorts(ports) => ports.iter().map(port).collect(),
         DeviceKind::VirtioBalloon(settings) => {
             let words = [

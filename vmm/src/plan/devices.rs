@@ -2,8 +2,9 @@
 //! `arch::layout` for virtio, in the order console, random numbers, sockets,
 //! disks.
 
-use api::spec::{ConsoleDevice, Transport};
+use api::spec::{ConsoleDevice, DiskCache, DiskEngine, Transport};
 use arch::layout;
+use devices::limit::Limits;
 use devices::virtio::transport::pci;
 
 use crate::blueprint::{
@@ -187,6 +188,11 @@ fn system_disk() -> DiskBlueprint {
         source: DiskSource::BuiltIn,
         read_only: true,
         id: None,
+        engine: DiskEngine::Sync,
+        cache: DiskCache::Writeback,
+        direct: false,
+        queues: 1,
+        limits: Limits::default(),
     }
 }
 
@@ -199,5 +205,10 @@ fn user_disk(index: usize, disk: &DiskConfig) -> DiskBlueprint {
         },
         read_only: disk.read_only,
         id: disk.id.clone(),
+        engine: disk.engine,
+        cache: disk.cache,
+        direct: disk.direct,
+        queues: disk.queues,
+        limits: disk.limits,
     }
 }

@@ -15,7 +15,6 @@ mod header;
 mod layout;
 mod manage;
 mod map;
-mod spans;
 mod store;
 
 pub use error::OverlayError;
@@ -29,7 +28,7 @@ pub use manage::{
 
 pub(super) use base::Base;
 
-use super::{Disk, Geometry, TransferError};
+use super::{Disk, Geometry, TransferError, spans};
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 use delta::Delta;

@@ -1,7 +1,20 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use super::*;
+
+fn reading() -> Access {
+    Access {
+        read_only: true,
+        ..Access::default()
+    }
+}
+
+fn locked(result: Result<RawDisk, OpenError>) -> bool {
+    let problem = result.map_err(|error| error.problem);
+    matches!(problem, Err(OpenProblem::Locked))
+}
 
 fn image(dir: &Path, bytes: u64) -> PathBuf {
     let path = dir.join("image");
@@ -13,17 +26,11 @@ fn image(dir: &Path, bytes: u64) -> PathBuf {
 fn what_is_no_disk_is_refused_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let missing = RawDisk::open(&dir.path().join("none"), false).unwrap_err();
-    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+    assert!(matches!(missing.problem, OpenProblem::Open(_)), "{missing}");
     for read_only in [false, true] {
         let error = RawDisk::open(dir.path(), read_only).unwrap_err();
         assert!(
-            matches!(
-                error,
-                OpenError::NotADisk {
-                    found: "a directory",
-                    ..
-                }
-            ),
+            matches!(error.problem, OpenProblem::Kind("a directory")),
             "{error}"
         );
     }
@@ -38,17 +45,11 @@ fn what_is_no_disk_is_refused_with_its_reason() {
     .unwrap();
     let error = RawDisk::open(&fifo, true).unwrap_err();
     assert!(
-        matches!(
-            error,
-            OpenError::NotADisk {
-                found: "a pipe",
-                ..
-            }
-        ),
+        matches!(error.problem, OpenProblem::Kind("a FIFO")),
         "{error}"
     );
     let error = RawDisk::open(Path::new("/dev/null"), true).unwrap_err();
-    assert!(matches!(error, OpenError::NotADisk { .. }), "{error}");
+    assert!(matches!(error.problem, OpenProblem::Kind(_)), "{error}");
 }
 
 #[test]
@@ -57,12 +58,12 @@ fn odd_and_empty_lengths_are_refused() {
     for bytes in [1, 511, 513, (1 << 20) + 1] {
         let error = RawDisk::open(&image(dir.path(), bytes), true).unwrap_err();
         assert!(
-            matches!(error, OpenError::Length { bytes: found, .. } if found == bytes),
+            matches!(error.problem, OpenProblem::Ragged(found) if found == bytes),
             "{error}"
         );
     }
     let error = RawDisk::open(&image(dir.path(), 0), true).unwrap_err();
-    assert!(matches!(error, OpenError::Empty { .. }), "{error}");
+    assert!(matches!(error.problem, OpenProblem::Empty), "{error}");
     let disk = RawDisk::open(&image(dir.path(), 1024), true).unwrap();
     let geometry = Geometry {
         bytes: 1024,
@@ -81,10 +82,10 @@ fn permissions_are_told_apart() {
         return;
     }
     let error = RawDisk::open(&path, false).unwrap_err();
-    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    assert!(matches!(error.problem, OpenProblem::ReadOnly(_)), "{error}");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let error = RawDisk::open(&path, true).unwrap_err();
-    assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
+    assert!(matches!(error.problem, OpenProblem::Open(_)), "{error}");
 }
 
 #[test]
@@ -93,11 +94,11 @@ fn one_writer_or_many_readers() {
     let path = image(dir.path(), 512);
     let open = |read_only| RawDisk::open(&path, read_only);
     let writer = open(false).unwrap();
-    assert!(matches!(open(false), Err(OpenError::Locked { .. })));
-    assert!(matches!(open(true), Err(OpenError::Locked { .. })));
+    assert!(locked(open(false)));
+    assert!(locked(open(true)));
     drop(writer);
     let readers = [open(true).unwrap(), open(true).unwrap()];
-    assert!(matches!(open(false), Err(OpenError::Locked { .. })));
+    assert!(locked(open(false)));
     drop(readers);
     open(false).unwrap();
 }
@@ -107,33 +108,25 @@ fn open_files_are_taken_and_locked_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = image(dir.path(), 512);
     let file = || File::open(&path).unwrap();
-    let reader = RawDisk::from_file(file(), &path, true).unwrap();
+    let reader = RawDisk::from_file(file(), &path, reading()).unwrap();
     assert!(reader.geometry().read_only);
-    assert!(matches!(
-        RawDisk::open(&path, false),
-        Err(OpenError::Locked { .. })
-    ));
+    assert!(locked(RawDisk::open(&path, false)));
     let directory = File::open(dir.path()).unwrap();
-    let error = RawDisk::from_file(directory, dir.path(), true).unwrap_err();
-    assert!(matches!(error, OpenError::NotADisk { .. }), "{error}");
+    let error = RawDisk::from_file(directory, dir.path(), reading()).unwrap_err();
+    assert!(matches!(error.problem, OpenProblem::Kind(_)), "{error}");
 }
 
 #[test]
 fn messages_say_what_to_do() {
-    let path = PathBuf::from("/a/disk");
-    let message = OpenError::Length {
-        path: path.clone(),
-        bytes: 700,
-    }
-    .to_string();
+    let message = |problem| {
+        let path = PathBuf::from("/a/disk");
+        OpenError { path, problem }.to_string()
+    };
     assert_eq!(
-        message,
-        "disk /a/disk: 700 bytes are not a multiple of 512; extend it with: \
-         truncate -s %512 /a/disk"
+        message(OpenProblem::Ragged(700)),
+        "disk /a/disk: is 700 bytes long, which is not a multiple of 512; lengthen it with \
+         `truncate -s 1024 /a/disk`; other formats than raw disks must be converted"
     );
-    let message = OpenError::Locked { path }.to_string();
-    assert!(
-        message.contains("locked by another virtual machine"),
-        "{message}"
-    );
+    let text = message(OpenProblem::Locked);
+    assert!(text.contains("in use by another virtual machine"), "{text}");
 }

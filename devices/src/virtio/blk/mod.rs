@@ -1,8 +1,9 @@
 //! The block device (virtio 1.2, 5.2) on any [`Disk`].
 //!
-//! Requests are carried out one after the other within the loop's call; data goes straight
-//! between the disk and guest memory.
+//! Data goes straight between the disk and guest memory: within the loop's call, or beside it
+//! where the disk has an engine. What a turn does is bounded, in requests and in bytes.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -10,25 +11,37 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use super::{
-    Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
-    StartError, VirtioDevice, Virtqueue, Watches,
+    CommandError, ConfigSpace, ConfigWrite, DeviceCommand, Identity, Interrupt, Progress,
+    StartContext, StartError, VirtioDevice, Virtqueue, Watches,
 };
-use crate::disk::{Disk, Geometry, SECTOR_BYTES, TransferError};
+use crate::disk::engine::Task;
+use crate::disk::{Disk, Geometry, SECTOR_BYTES, Topology};
 use crate::inspect::Report;
-use crate::limit::Throttle;
+use crate::limit::{Limits, Throttle};
 use crate::ram::GuestRam;
 
+mod flight;
 mod patience;
+mod request;
+mod turn;
+mod wake;
 pub mod wire;
 
+use flight::Flight;
 use patience::Patience;
-use wire::{Config, Header, Segment, Status, kind};
+use request::{Failure, Taken, Terms};
+use wake::Wake;
+use wire::Config;
 
 const DEVICE_ID: u32 = 2;
-const REQUESTS: usize = 0;
 const QUEUE_SIZE: u16 = 256;
-/// Largest size of its queue.
-pub const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+/// Most queues that a device can have.
+pub const MOST_QUEUES: u16 = 16;
+
+/// The largest sizes of the queues of a device with so many.
+pub fn queue_sizes(queues: u16) -> Vec<u16> {
+    vec![QUEUE_SIZE; queues.clamp(1, MOST_QUEUES).into()]
+}
 
 /// The length of an identifier, padded with zeroes (5.2.6).
 pub const ID_BYTES: usize = 20;
@@ -37,21 +50,25 @@ pub const MOST_SEGMENTS: usize = 16;
 /// Sectors in one such range: 4 GiB.
 pub const MOST_RANGE_SECTORS: u32 = 0x80_0000;
 
-/// The event of the timer that ends a wait for the limit.
-const GO_ON: u32 = 0;
+/// The events of a block device: the disk's engine has finished something, and a wait is over.
+const ENGINE: u32 = 0;
+const GO_ON: u32 = 1;
 
-/// A turn of the loop ends after this many requests or bytes.
-const REQUESTS_A_TURN: usize = 64;
-const BYTES_A_TURN: u64 = 8 << 20;
+/// A queue and what was taken from it. What cannot go on now stays there, for want of tokens, of
+/// room in the engine, or because this turn has done enough.
+#[derive(Debug)]
+struct Line {
+    queue: Virtqueue,
+    taken: VecDeque<Taken>,
+}
 
 #[derive(Debug)]
 struct Running {
-    queue: Virtqueue,
+    lines: Vec<Option<Line>>,
     ram: GuestRam,
     interrupt: Interrupt,
     features: u64,
-    /// A request that waits for the limit.
-    held: Option<Chain>,
+    write_back: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,20 +86,52 @@ struct Counters {
     refused: u64,
     /// Requests without room for a status.
     malformed: u64,
-    /// Requests that waited for the limit.
+    /// Requests that had to wait for the limits.
     throttled: u64,
+}
+
+impl Counters {
+    fn count(&mut self, result: &Result<(), Failure>, tally: Option<(Task, u64)>) {
+        let add = |counter: &mut u64, amount| *counter = counter.saturating_add(amount);
+        match result {
+            Err(Failure::Refused(_)) => return add(&mut self.refused, 1),
+            Err(Failure::Host(..)) => return add(&mut self.host_errors, 1),
+            Ok(()) => {}
+        }
+        match tally {
+            Some((Task::Read, bytes)) => {
+                add(&mut self.reads, 1);
+                add(&mut self.read_bytes, bytes);
+            }
+            Some((Task::Write, bytes)) => {
+                add(&mut self.writes, 1);
+                add(&mut self.written_bytes, bytes);
+            }
+            Some((Task::Flush, _)) => add(&mut self.flushes, 1),
+            Some((Task::Discard, ranges)) => add(&mut self.discards, ranges),
+            Some((Task::Zero { .. }, ranges)) => add(&mut self.zeroes, ranges),
+            None => {}
+        }
+    }
 }
 
 /// A disk for the guest.
 pub struct Block {
     disk: Box<dyn Disk>,
     geometry: Geometry,
+    topology: Topology,
     id: [u8; ID_BYTES],
+    queues: u16,
+    /// Whether there is a write cache before a driver says so.
+    write_back: bool,
     config: Arc<ConfigSpace>,
-    running: Option<Running>,
-    counters: Counters,
     throttle: Throttle,
+    running: Option<Running>,
+    flight: Flight,
     patience: Patience,
+    wake: Option<Wake>,
+    watches: Watches,
+    counters: Counters,
 }
 
 impl fmt::Debug for Block {
@@ -96,269 +145,156 @@ impl fmt::Debug for Block {
 }
 
 impl Block {
-    /// A device that no driver has started yet. Of `id`, the guest sees the first 20 bytes.
-    pub fn new(disk: Box<dyn Disk>, id: &str) -> Self {
-        let geometry = disk.geometry();
+    /// A device with one queue that no driver has started yet. Of `id`, the guest sees the first
+    /// 20 bytes.
+    pub fn new(mut disk: Box<dyn Disk>, id: &str) -> Self {
+        let (geometry, topology) = (disk.geometry(), disk.topology());
+        let flight = Flight::new(disk.engine().map(|engine| engine.depth()));
         let mut id_bytes = [0; ID_BYTES];
         for (to, from) in id_bytes.iter_mut().zip(id.bytes()) {
             *to = from;
         }
-        Self {
+        let mut block = Self {
             disk,
             geometry,
+            topology,
             id: id_bytes,
-            config: Arc::new(ConfigSpace::new(config(geometry).as_bytes().to_vec())),
-            running: None,
-            counters: Counters::default(),
+            queues: 1,
+            write_back: true,
+            config: Arc::new(ConfigSpace::new(Vec::new())),
             throttle: Throttle::default(),
+            running: None,
+            flight,
             patience: Patience::default(),
+            wake: None,
+            watches: Watches::default(),
+            counters: Counters::default(),
+        };
+        block.describe();
+        block
+    }
+
+    /// The same with so many queues, 1 to [`MOST_QUEUES`].
+    #[must_use]
+    pub fn with_queues(mut self, queues: u16) -> Self {
+        self.queues = queues.clamp(1, MOST_QUEUES);
+        self.describe();
+        self
+    }
+
+    /// The same, but every write lasts before it is reported, unless the driver turns the cache on.
+    #[must_use]
+    pub fn writing_through(mut self) -> Self {
+        self.write_back = false;
+        self.describe();
+        self
+    }
+
+    /// The same with limits.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left for a timer.
+    pub fn limited(mut self, limits: Limits) -> io::Result<Self> {
+        self.throttle.set(limits)?;
+        Ok(self)
+    }
+
+    fn describe(&mut self) {
+        let bytes = self.config_bytes();
+        let config = if self.geometry.read_only {
+            ConfigSpace::new(bytes)
+        } else {
+            let field = wire::WRITEBACK..wire::WRITEBACK.saturating_add(1);
+            ConfigSpace::with_writable(bytes, vec![field])
+        };
+        self.config = Arc::new(config);
+    }
+
+    fn config_bytes(&self) -> Vec<u8> {
+        let fields = config(self.geometry, self.topology, self.queues, self.write_back);
+        fields.as_bytes().to_vec()
+    }
+
+    fn terms(&self, running: &Running) -> Terms {
+        Terms {
+            bytes: self.geometry.bytes,
+            read_only: self.geometry.read_only,
+            features: running.features,
+            write_back: running.write_back,
         }
     }
 
-    /// The driver sees another capacity from now on.
-    fn take_geometry(&mut self, geometry: Geometry) {
+    /// The host's file may have another size, or be another file.
+    fn measured(&mut self) {
+        let geometry = self.disk.geometry();
+        if geometry.bytes == self.geometry.bytes {
+            return;
+        }
         self.geometry = geometry;
         let sectors = geometry.bytes / SECTOR_BYTES;
-        let changed = self.config.update(0, &sectors.to_le_bytes());
-        if let Some(running) = self.running.as_ref().filter(|_| changed) {
+        self.config.update(0, &sectors.to_le_bytes());
+        if let Some(running) = &self.running {
             running.interrupt.config_changed();
         }
     }
 
-    /// The next request that the limits let through.
-    fn next(&mut self, running: &mut Running) -> Option<Chain> {
-        let held = running.held.take();
-        let waited = held.is_some();
-        let chain = held.or_else(|| running.queue.pop().ok().flatten())?;
-        // The longer part is the data, but for a header and a status.
-        let bytes = chain.readable_bytes().max(chain.writable_bytes());
-        if self.throttle.grant(bytes).is_some() {
-            self.throttle.spend(bytes);
-            return Some(chain);
+    fn replace(&mut self, mut disk: Box<dyn Disk>) -> Result<(), CommandError> {
+        let invalid = |text: &str| Err(CommandError::Invalid(text.to_owned()));
+        if disk.geometry().read_only != self.geometry.read_only {
+            return invalid(
+                "the guest knows whether its disk is read-only, and that cannot change",
+            );
         }
-        if !waited {
-            self.counters.throttled = self.counters.throttled.saturating_add(1);
+        if disk.topology().logical != self.topology.logical {
+            return invalid("the image has sectors of another size than the guest knows");
         }
-        running.held = Some(chain);
-        None
-    }
-
-    /// Works off what there is, within the bounds of one turn.
-    fn serve(&mut self, running: &mut Running) -> Progress {
-        let moved = |counters: &Counters| counters.read_bytes.wrapping_add(counters.written_bytes);
-        let before = moved(&self.counters);
-        let mut left = REQUESTS_A_TURN;
-        loop {
-            if left == 0 || moved(&self.counters).wrapping_sub(before) >= BYTES_A_TURN {
-                return Progress::More;
-            }
-            left = left.saturating_sub(1);
-            if running.held.is_none() && !running.queue.has_more() {
-                // The driver hears of what is done before it is waited for.
-                running.queue.notify();
-                self.patience.wait(&running.queue);
-            }
-            let Some(mut chain) = self.next(running) else {
-                self.patience.idle();
-                return Progress::Idle;
-            };
-            let filled = self.carry_out(running, &mut chain);
-            running.queue.complete(chain, filled);
+        self.land();
+        // What the guest was told lasts, lasts in the old image.
+        if !self.geometry.read_only {
+            self.disk.flush().map_err(CommandError::Host)?;
         }
-    }
-
-    /// Carries out one request: how many bytes of its writable part are filled, from the front.
-    fn carry_out(&mut self, running: &Running, chain: &mut Chain) -> u32 {
-        let Some(status) = chain.split_status() else {
-            self.counters.malformed = self.counters.malformed.saturating_add(1);
-            return 0;
-        };
-        let room = chain.writable_bytes();
-        let mut filled = 0;
-        let result = self.execute(running, chain, &mut filled);
-        let code = match result {
-            Ok(()) => Status::Ok,
-            Err(Failure::Refused(code)) => {
-                self.counters.refused = self.counters.refused.saturating_add(1);
-                code
-            }
-            Err(Failure::Host(doing, error)) => {
-                self.counters.host_errors = self.counters.host_errors.saturating_add(1);
-                let cause = &error.error;
-                running
-                    .interrupt
-                    .warn(format_args!("the host cannot {doing} the disk: {cause}"));
-                filled = if doing == READ { error.done } else { 0 };
-                Status::IoError
-            }
-        };
-        status.set(&running.ram, code as u8);
-        // The status comes last, so it counts only when all before it is filled (2.7.8.2).
-        let filled = if filled == room {
-            filled.saturating_add(1)
-        } else {
-            filled
-        };
-        u32::try_from(filled).unwrap_or_default()
-    }
-
-    fn execute(
-        &mut self,
-        running: &Running,
-        chain: &mut Chain,
-        filled: &mut u64,
-    ) -> Result<(), Failure> {
-        let ram = &running.ram;
-        let header: Header = chain.take_header(ram).map_err(|_| IO_ERROR)?;
-        let sector = header.sector.get();
-        let accepted = |feature| running.features & feature != 0;
-        match header.kind.get() {
-            kind::IN => {
-                let len = chain.writable_bytes();
-                let offset = self.place(sector, len)?;
-                let done = self.disk.read(offset, ram, chain.writable());
-                done.map_err(|error| Failure::Host(READ, error))?;
-                *filled = len;
-                count(&mut self.counters.reads, &mut self.counters.read_bytes, len);
-            }
-            kind::OUT => {
-                let len = chain.readable_bytes();
-                self.check_writable()?;
-                let offset = self.place(sector, len)?;
-                let done = self.disk.write(offset, ram, chain.readable());
-                done.map_err(|error| Failure::Host("write", error))?;
-                count(
-                    &mut self.counters.writes,
-                    &mut self.counters.written_bytes,
-                    len,
-                );
-                self.write_through(running)?;
-            }
-            kind::FLUSH => {
-                self.counters.flushes = self.counters.flushes.saturating_add(1);
-                self.flush()?;
-            }
-            kind::GET_ID => {
-                if chain.writable_bytes() < ID_BYTES as u64 {
-                    return Err(IO_ERROR);
-                }
-                *filled = chain.write(ram, &self.id) as u64;
-            }
-            kind::DISCARD if accepted(wire::F_DISCARD) => self.ranges(running, chain, false)?,
-            kind::WRITE_ZEROES if accepted(wire::F_WRITE_ZEROES) => {
-                self.ranges(running, chain, true)?;
-            }
-            // A read-only device fails every attempt to change it (5.2.6.2).
-            kind::DISCARD | kind::WRITE_ZEROES if self.geometry.read_only => return Err(IO_ERROR),
-            _ => return Err(Failure::Refused(Status::Unsupported)),
+        if let Some(wake) = &self.wake {
+            wake.unwatch(self.disk.engine());
         }
+        let depth = disk.engine().map(|engine| engine.depth());
+        // What was begun and has more to do goes on with the new image.
+        self.flight.resize(depth);
+        self.disk = disk;
+        self.watch_engine();
+        self.measured();
+        self.go_on();
         Ok(())
     }
 
-    /// Discards or zeroes the ranges that a request lists, after all of them were checked.
-    fn ranges(&mut self, running: &Running, chain: &mut Chain, zero: bool) -> Result<(), Failure> {
-        self.check_writable()?;
-        let bytes = usize::try_from(chain.readable_bytes()).unwrap_or(usize::MAX);
-        let mut segments = [Segment::default(); MOST_SEGMENTS];
-        let list = segments.as_mut_bytes().get_mut(..bytes);
-        let list = list.filter(|list| !list.is_empty() && list.len() % size_of::<Segment>() == 0);
-        chain.read(&running.ram, list.ok_or(IO_ERROR)?);
-        let segments = segments
-            .get(..bytes / size_of::<Segment>())
-            .unwrap_or_default();
-        let known = if zero { wire::UNMAP } else { 0 };
-        for segment in segments {
-            if segment.flags.get() & !known != 0 {
-                return Err(Failure::Refused(Status::Unsupported));
-            }
-            if segment.sectors.get() > MOST_RANGE_SECTORS {
-                return Err(IO_ERROR);
-            }
-            self.place(segment.sector.get(), range_bytes(segment))?;
+    /// Makes sure that the disk's engine is heard of.
+    fn watch_engine(&mut self) {
+        if self.disk.engine().is_none() {
+            return;
         }
-        for segment in segments {
-            let len = range_bytes(segment);
-            let offset = self.place(segment.sector.get(), len)?;
-            if len == 0 {
-                continue;
-            }
-            let (doing, done) = if zero {
-                self.counters.zeroes = self.counters.zeroes.saturating_add(1);
-                let unmap = segment.flags.get() & wire::UNMAP != 0;
-                ("zero", self.disk.write_zeroes(offset, len, unmap))
-            } else {
-                self.counters.discards = self.counters.discards.saturating_add(1);
-                ("discard", self.disk.discard(offset, len))
-            };
-            done.map_err(|error| host_failure(doing, error))?;
+        // A turn after an engine's event may leave something over.
+        let ready = self.throttle.make_timer().and_then(|()| self.wake());
+        let ready = ready.and_then(|()| match &self.wake {
+            Some(wake) => wake.watch(self.disk.engine()),
+            None => Ok(()),
+        });
+        if let Err(error) = ready {
+            log::warn!("disk: its engine cannot be watched and is not used: {error}");
+            self.flight.give_up_engine();
         }
-        self.write_through(running)
     }
 
-    /// A driver that does not flush expects every write to last (5.2.6.2).
-    fn write_through(&mut self, running: &Running) -> Result<(), Failure> {
-        if running.features & wire::F_FLUSH != 0 {
-            return Ok(());
-        }
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        if self.geometry.read_only {
-            return Ok(());
-        }
-        let done = self.disk.flush();
-        done.map_err(|error| host_failure("flush", error))
-    }
-
-    fn check_writable(&self) -> Result<(), Failure> {
-        if self.geometry.read_only {
-            return Err(IO_ERROR);
+    /// Makes what an engine wakes the loop through, when it is needed first.
+    fn wake(&mut self) -> io::Result<()> {
+        if self.wake.is_none() {
+            let wake = Wake::new()?;
+            self.watches.readable(&wake, ENGINE);
+            self.wake = Some(wake);
         }
         Ok(())
     }
-
-    /// Where `len` bytes from `sector` on lie, if they are whole sectors of the disk.
-    fn place(&self, sector: u64, len: u64) -> Result<u64, Failure> {
-        let offset = sector.checked_mul(SECTOR_BYTES).ok_or(IO_ERROR)?;
-        let end = offset.checked_add(len).ok_or(IO_ERROR)?;
-        if !len.is_multiple_of(SECTOR_BYTES) || end > self.geometry.bytes {
-            return Err(IO_ERROR);
-        }
-        Ok(offset)
-    }
 }
 
-const READ: &str = "read";
-
-/// Why a request is not done.
-#[derive(Debug)]
-enum Failure {
-    /// It breaks a rule or asks for what does not exist.
-    Refused(Status),
-    /// The host failed; what it was doing then.
-    Host(&'static str, TransferError),
-}
-
-const IO_ERROR: Failure = Failure::Refused(Status::IoError);
-
-fn host_failure(doing: &'static str, error: io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::Unsupported {
-        return Failure::Refused(Status::Unsupported);
-    }
-    Failure::Host(doing, TransferError { done: 0, error })
-}
-
-fn range_bytes(segment: &Segment) -> u64 {
-    u64::from(segment.sectors.get()) * SECTOR_BYTES
-}
-
-fn count(requests: &mut u64, bytes: &mut u64, len: u64) {
-    *requests = requests.saturating_add(1);
-    *bytes = bytes.saturating_add(len);
-}
-
-fn config(geometry: Geometry) -> Config {
+fn config(geometry: Geometry, topology: Topology, queues: u16, write_back: bool) -> Config {
     let (ranges, range_sectors) = if geometry.read_only {
         (0, 0)
     } else {
@@ -367,18 +303,22 @@ fn config(geometry: Geometry) -> Config {
             MOST_RANGE_SECTORS,
         )
     };
+    let logical = topology.logical.max(512);
+    let blocks = topology.physical.max(logical) / logical;
+    let sectors = topology.physical / 512;
     Config {
         capacity: (geometry.bytes / SECTOR_BYTES).into(),
         // Beside the data, a chain has a header and a status.
-        seg_max: u32::from(QUEUE_SIZE - 2).into(),
-        blk_size: 512.into(),
-        // Blocks of 4 KiB, which is what host file systems work with.
-        physical_block_exp: 3,
-        min_io_size: 8.into(),
-        num_queues: 1.into(),
+        seg_max: u32::from(QUEUE_SIZE.saturating_sub(2)).into(),
+        blk_size: logical.into(),
+        physical_block_exp: u8::try_from(blocks.ilog2()).unwrap_or_default(),
+        min_io_size: u16::try_from(blocks).unwrap_or(1).into(),
+        opt_io_size: (topology.optimal / logical).into(),
+        writeback: u8::from(write_back),
+        num_queues: queues.into(),
         max_discard_sectors: range_sectors.into(),
         max_discard_seg: ranges.into(),
-        discard_sector_alignment: 8.into(),
+        discard_sector_alignment: sectors.max(1).into(),
         max_write_zeroes_sectors: range_sectors.into(),
         max_write_zeroes_seg: ranges.into(),
         write_zeroes_may_unmap: 1,
@@ -392,12 +332,13 @@ impl VirtioDevice for Block {
         let features = if self.geometry.read_only {
             wire::F_RO
         } else {
-            wire::F_DISCARD | wire::F_WRITE_ZEROES
+            wire::F_DISCARD | wire::F_WRITE_ZEROES | wire::F_CONFIG_WCE
         };
+        let several = if self.queues > 1 { wire::F_MQ } else { 0 };
         Identity {
             device_id: DEVICE_ID,
-            queue_sizes: QUEUE_SIZES.to_vec(),
-            features: always | features,
+            queue_sizes: queue_sizes(self.queues),
+            features: always | features | several,
         }
     }
 
@@ -405,76 +346,104 @@ impl VirtioDevice for Block {
         Arc::clone(&self.config)
     }
 
+    fn attach(&mut self, watches: Watches) {
+        self.throttle.attach(watches.clone(), GO_ON);
+        self.watches = watches;
+        self.watch_engine();
+    }
+
     fn start(&mut self, mut context: StartContext) -> Result<(), StartError> {
+        let line = |queue: Virtqueue| Line {
+            queue,
+            taken: VecDeque::new(),
+        };
+        // A driver without F_MQ has the first queue only, and one with it may leave others out.
+        let first = context.take_queue(0)?;
+        let others = context.queues.drain(..).skip(1);
+        let lines = std::iter::once(Some(first)).chain(others);
+        let lines = lines.map(|queue| queue.map(line)).collect();
+        let accepted = |feature| context.features & feature != 0;
+        let offset = wire::WRITEBACK as u64;
+        if accepted(wire::F_CONFIG_WCE) && !accepted(wire::F_FLUSH) {
+            // Without flushes there is no cache to turn on (5.2.5.2).
+            self.config.update(wire::WRITEBACK, &[0]);
+        }
+        let write_back = if accepted(wire::F_CONFIG_WCE) {
+            self.config.read(offset, 1) != 0
+        } else {
+            self.write_back
+        };
+        self.patience.reset();
         self.running = Some(Running {
-            queue: context.take_queue(REQUESTS)?,
+            lines,
             ram: context.ram,
             interrupt: context.interrupt,
             features: context.features,
-            held: None,
+            write_back: write_back && accepted(wire::F_FLUSH),
         });
         Ok(())
     }
 
-    fn attach(&mut self, watches: Watches) {
-        self.throttle.attach(watches, GO_ON);
-    }
-
     fn queue_ready(&mut self, _queue: usize) -> Progress {
-        let Some(mut running) = self.running.take() else {
-            return Progress::Idle;
-        };
-        self.patience.rung();
-        let progress = self.serve(&mut running);
-        running.queue.notify();
-        self.running = Some(running);
-        progress
+        self.turn()
     }
 
-    fn event(&mut self, _token: u32) {
-        // A turn of the loop is bounded here as well: what is left waits for the timer again.
-        if self.throttle.is_over() && self.queue_ready(REQUESTS) == Progress::More {
-            self.throttle.look_again();
+    fn event(&mut self, token: u32) {
+        if token == ENGINE || self.throttle.is_over() {
+            self.go_on();
+        }
+    }
+
+    fn config_written(&mut self, written: ConfigWrite) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if written.offset == wire::WRITEBACK && running.features & wire::F_CONFIG_WCE != 0 {
+            let flushes = running.features & wire::F_FLUSH != 0;
+            running.write_back = flushes && written.value & 0xff != 0;
         }
     }
 
     fn command(&mut self, command: DeviceCommand) -> Result<(), CommandError> {
         match command {
             DeviceCommand::Limit(limits) => self.throttle.set(limits).map_err(CommandError::Host),
+            DeviceCommand::ReplaceDisk(disk) => self.replace(disk),
             DeviceCommand::Rescan => {
-                let geometry = self.disk.rescan().map_err(CommandError::Host)?;
-                self.take_geometry(geometry);
-                Ok(())
-            }
-            DeviceCommand::ReplaceDisk(disk) => {
-                let geometry = disk.geometry();
-                if geometry.read_only != self.geometry.read_only {
-                    let message = "the new image must be read-only exactly if the old one is";
-                    return Err(CommandError::Invalid(message.into()));
-                }
-                // What the guest was told lasts, lasts in the old image.
-                if !geometry.read_only {
-                    self.disk.flush().map_err(CommandError::Host)?;
-                }
-                self.disk = disk;
-                self.take_geometry(geometry);
+                self.disk.rescan().map_err(CommandError::Host)?;
+                self.measured();
                 Ok(())
             }
             _ => Err(CommandError::NotSupported),
         }
     }
 
+    fn settle(&mut self) {
+        self.land();
+        if !self.flight.landed.is_empty() {
+            self.go_on();
+        }
+    }
+
     fn stop(&mut self) {
+        self.drop_all();
         self.running = None;
+        self.patience.reset();
+        self.config
+            .update(wire::WRITEBACK, &[u8::from(self.write_back)]);
     }
 
     fn inspect(&self) -> Report {
         let counters = &self.counters;
+        let write_back = self.running.as_ref().map(|running| running.write_back);
         Report::new()
             .with("kind", "block")
             .with("started", self.running.is_some())
             .with("bytes", self.geometry.bytes)
             .with("read_only", self.geometry.read_only)
+            .with("queues", u32::from(self.queues))
+            .with("engine", self.flight.engine_name())
+            .with("write_back", write_back.unwrap_or(self.write_back))
+            .with("in_flight", self.flight.count())
             .with("reads", counters.reads)
             .with("read_bytes", counters.read_bytes)
             .with("writes", counters.writes)

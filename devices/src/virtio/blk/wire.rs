@@ -13,6 +13,10 @@ pub const F_BLK_SIZE: u64 = 1 << 6;
 pub const F_FLUSH: u64 = 1 << 9;
 /// The driver gets the topology.
 pub const F_TOPOLOGY: u64 = 1 << 10;
+/// The driver can turn the write cache on and off.
+pub const F_CONFIG_WCE: u64 = 1 << 11;
+/// There is more than one queue.
+pub const F_MQ: u64 = 1 << 12;
 /// Space can be given back.
 pub const F_DISCARD: u64 = 1 << 13;
 /// Ranges can be zeroed without sending zeroes.
@@ -60,6 +64,9 @@ pub(super) struct Segment {
 
 /// Segment flag: the space may be given back.
 pub(super) const UNMAP: u32 = 1;
+
+/// Where `writeback` is in the configuration.
+pub(super) const WRITEBACK: usize = 32;
 
 /// The configuration fields (5.2.4), up to those of write zeroes.
 #[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]

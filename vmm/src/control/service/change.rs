@@ -12,7 +12,7 @@ use api::error::{ApiError, Code};
 use api::limits::{BucketSpec, LimitsSpec};
 use api::request::{BalloonChange, DriveChange, Hinting, LimitsChange};
 use api::spec::{DiskFormat, SizeSpec};
-use devices::disk::{Disk, OverlayDisk, Qcow2Disk, RawDisk, SECTOR_BYTES};
+use devices::disk::{Access, Disk, OverlayDisk, Qcow2Disk, RawDisk, SECTOR_BYTES};
 use devices::limit;
 use devices::virtio::{BalloonCommand, DeviceCommand};
 
@@ -102,16 +102,16 @@ fn replace(drive: &Drive, path: &Path) -> Result<Step, ApiError> {
     if new.file.is_some() && new.file == old.file {
         return Ok(step(DeviceCommand::Rescan, Effect::Image(new)));
     }
-    let disk = open(&new, drive.read_only);
+    let disk = open(&new, drive.access);
     let disk = disk.map_err(|error| unusable(error.as_ref()).of_field("path"))?;
     Ok(step(DeviceCommand::ReplaceDisk(disk), Effect::Image(new)))
 }
 
-fn open(image: &Image, read_only: bool) -> Result<Box<dyn Disk>, Box<dyn Error>> {
+fn open(image: &Image, access: Access) -> Result<Box<dyn Disk>, Box<dyn Error>> {
     let path = &image.path;
     Ok(match image.format {
-        DiskFormat::Raw => Box::new(RawDisk::open(path, read_only)?),
-        DiskFormat::Cow => Box::new(OverlayDisk::open(path, read_only)?),
+        DiskFormat::Raw => Box::new(RawDisk::open_with(path, access)?),
+        DiskFormat::Cow => Box::new(OverlayDisk::open(path, access.read_only)?),
         DiskFormat::Qcow2 => {
             let file = open_file(path, false)
                 .map_err(|error| format!("disk {}: can't be opened: {error}", path.display()))?;
@@ -136,7 +136,7 @@ fn resize(drive: &Drive, size: Option<&SizeSpec>) -> Result<Step, ApiError> {
     let image = image(drive)?;
     let mut rescan = step(DeviceCommand::Rescan, Effect::Nothing);
     if let Some(size) = size {
-        rescan.grown = grow(image, drive.read_only, size)?;
+        rescan.grown = grow(image, drive.access.read_only, size)?;
     }
     Ok(rescan)
 }

@@ -13,6 +13,7 @@ use api::limits::{BucketSpec, LimitsSpec};
 use api::machine::{MachineState, MachineView};
 use api::plan::MachinePlan;
 use api::spec::DiskFormat;
+use devices::disk::Access;
 use devices::limit::{self, Limits};
 use devices::virtio::SlotHandle;
 use devices::virtio::balloon::Settings;
@@ -56,7 +57,8 @@ pub(super) struct Drive {
     id: Option<String>,
     /// None for the built-in guest's system image.
     pub(super) image: Option<Image>,
-    pub(super) read_only: bool,
+    /// How its image is opened.
+    pub(super) access: Access,
 }
 
 /// A file or block device of the host.
@@ -132,7 +134,7 @@ impl Drive {
         Self {
             id: disk.id.as_ref().map(|id| id.as_str().to_owned()),
             image,
-            read_only: disk.read_only,
+            access: disk.access(),
         }
     }
 }
@@ -143,7 +145,7 @@ impl Drive {
         Self {
             id: None,
             image: Some(Image::at(image, format)),
-            read_only: false,
+            access: Access::default(),
         }
     }
 }
@@ -184,6 +186,7 @@ impl Machine {
             let found = blueprint.devices.iter().find(|one| one.name == name)?;
             match &found.kind {
                 DeviceKind::VirtioRng(limits) => Some(spec_of(*limits)),
+                DeviceKind::VirtioBlock(disk) => Some(spec_of(disk.limits)),
                 _ => None,
             }
         };
@@ -344,7 +347,7 @@ fn drive_config(device: &Device) -> Option<DriveConfig> {
         drive_id: drive.id.clone().unwrap_or_else(|| device.name.clone()),
         path_on_host: image.path.display().to_string(),
         is_root_device: false,
-        is_read_only: drive.read_only,
+        is_read_only: drive.access.read_only,
         rate_limiter: rate_limiter(device.limits),
     })
 }

@@ -7,13 +7,13 @@ use crate::virtio::Span;
 const ZEROES: [u8; 4096] = [0; 4096];
 
 /// The bytes of all spans.
-pub(super) fn total(spans: &[Span]) -> u64 {
+pub(crate) fn total(spans: &[Span]) -> u64 {
     let add = |sum: u64, span: &Span| sum.saturating_add(span.len.into());
     spans.iter().fold(0, add)
 }
 
 /// The `len` bytes behind the first `skip` ones.
-pub(super) fn cut(spans: &[Span], mut skip: u64, mut len: u64) -> Vec<Span> {
+pub(crate) fn cut(spans: &[Span], mut skip: u64, mut len: u64) -> Vec<Span> {
     let mut part = Vec::new();
     for span in spans {
         let span_len = u64::from(span.len);
@@ -35,7 +35,7 @@ pub(super) fn cut(spans: &[Span], mut skip: u64, mut len: u64) -> Vec<Span> {
 }
 
 /// Fills the spans with zeroes.
-pub(super) fn zero(ram: &GuestRam, spans: &[Span]) -> Result<(), OutOfRam> {
+pub(crate) fn zero(ram: &GuestRam, spans: &[Span]) -> Result<(), OutOfRam> {
     for span in spans {
         let (mut at, mut left) = (span.at, usize::try_from(span.len).unwrap_or_default());
         while left > 0 {
