@@ -1,11 +1,14 @@
 //! `coracle boot`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use api::spec::{KernelFormat, KernelProtocol, KernelSpec, MachineSpec, SizeSpec, TextError};
+use api::spec::{
+    ConsoleBackend, KernelFormat, KernelProtocol, KernelSpec, MachineSpec, SizeSpec, TextError,
+};
 use clap::Args;
 
 use crate::exit::{self, Exit};
@@ -137,7 +140,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DEVICE", help_heading = "Console")]
     console_device: Option<String>,
 
-    /// Port: name=NAME and socket=PATH, file=PATH or pty[,console]
+    /// Port, name=NAME,socket=PATH|file=PATH|pty[,console]; ,, is a comma
     #[arg(long, value_name = "PORT", help_heading = "Console")]
     console_port: Vec<OsString>,
 
@@ -265,7 +268,7 @@ impl Flags {
 
     fn console(&self, spec: &mut MachineSpec) -> Result<(), Failure> {
         if let Some(value) = &self.console {
-            spec.console.backend = value.to_string_lossy().parse().map_err(word)?;
+            spec.console.backend = console_backend(value)?;
         }
         if let Some(text) = &self.console_device {
             spec.console.device = text.parse().map_err(word)?;
@@ -274,6 +277,14 @@ impl Flags {
             spec.console_ports.push(console_port::parse(value)?);
         }
         Ok(())
+    }
+}
+
+/// The console's other end; a path is taken as it is, whatever its bytes.
+fn console_backend(value: &OsStr) -> Result<ConsoleBackend, Failure> {
+    match value.as_bytes().strip_prefix(b"file:") {
+        Some(path) if !path.is_empty() => Ok(ConsoleBackend::File(OsStr::from_bytes(path).into())),
+        _ => value.to_string_lossy().parse().map_err(word),
     }
 }
 

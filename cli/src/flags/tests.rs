@@ -1,4 +1,6 @@
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
@@ -94,6 +96,29 @@ fn every_flag() {
         stop_timeout_ms: 1500,
     };
     assert_eq!(spec(&words).unwrap(), expected);
+}
+
+#[test]
+fn paths_need_not_be_text() {
+    let odd = |before: &[u8]| OsString::from_vec([before, b"/\xff"].concat());
+    let words = [
+        OsString::from("coracle"),
+        "boot".into(),
+        "--console".into(),
+        odd(b"file:"),
+        "--console-port".into(),
+        odd(b"name=a,file="),
+        "--disk".into(),
+        odd(b""),
+    ];
+    let Ok(Command::Boot(flags)) = parse(words.into_iter()) else {
+        panic!("the flags are good")
+    };
+    let spec = flags.spec().unwrap();
+    let path = || odd(b"").into();
+    assert_eq!(spec.console.backend, ConsoleBackend::File(path()));
+    assert_eq!(spec.console_ports[0].backend, PortBackend::File(path()));
+    assert_eq!(spec.disks[0].path, PathBuf::from(odd(b"")));
 }
 
 #[test]
