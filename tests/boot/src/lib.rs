@@ -19,6 +19,8 @@ pub mod code {
     pub const RESET: i32 = 3;
     /// The guest ended in a triple fault.
     pub const TRIPLE_FAULT: i32 = 4;
+    /// KVM gave up on a virtual CPU.
+    pub const CPU_FAILURE: i32 = 6;
     /// The guest did not stop in time and was killed.
     pub const KILLED: i32 = 7;
 }

@@ -4,6 +4,7 @@ use boot_tests::code;
 use harness::vm::SHORTLY;
 use harness::{TestVm, guests, skip};
 use rustix::process::Signal;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -22,6 +23,45 @@ fn each_end_has_its_code() {
         assert_eq!(exit.code, Some(*code), "{name}: {exit:?}");
         assert_eq!(exit.stdout, guests::HELLO.as_bytes(), "{name}: {exit:?}");
     }
+}
+
+/// Checks that the guest ran until KVM gave up, and that one line says where and what to do.
+fn gives_up(image: &[u8], words: &str) {
+    let exit = TestVm::of(image).unwrap().run().unwrap();
+    assert_eq!(exit.code, Some(code::CPU_FAILURE), "{exit:?}");
+    assert_eq!(exit.stdout, guests::HELLO.as_bytes(), "{exit:?}");
+    let text = &exit.stderr;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let (problem, remedy) = text.split_once("; hint: ").unwrap();
+    assert!(
+        problem.starts_with("coracle: vCPU 0 cannot go on"),
+        "{text}"
+    );
+    assert!(problem.contains(words), "{text}");
+    assert!(remedy.contains("try another kernel"), "{text}");
+}
+
+#[test]
+fn a_cpu_that_kvm_gives_up_on_has_its_code() {
+    if skip::without_kvm() {
+        return;
+    }
+    gives_up(&guests::nowhere(), &format!("{:#x}", guests::NOWHERE));
+}
+
+#[test]
+fn what_a_weak_kvm_cannot_do_is_named_with_its_bytes() {
+    if skip::without_kvm() {
+        return;
+    }
+    let mut doctor = Command::new(harness::coracle().unwrap());
+    let report = doctor.arg("doctor").output().unwrap().stdout;
+    if !String::from_utf8_lossy(&report).contains("which emulates the guest's kernel") {
+        skip::skipped("this host's KVM runs kernel mode itself, SSE included");
+        return;
+    }
+    let bytes = guests::KERNEL_SSE.map(|byte| format!("{byte:02x}"));
+    gives_up(&guests::kernel_sse(), &bytes.join(" "));
 }
 
 #[test]

@@ -13,6 +13,11 @@ pub const VIRTIO_MAGIC: u32 = 0x7472_6976;
 /// The first byte that a guest writes, for those that say only that they run.
 pub const HELLO: &str = "H";
 
+/// Where [`nowhere`] jumps to: between memory and 4 GiB, beside all devices.
+pub const NOWHERE: u32 = 0xb800_0000;
+/// The instruction of [`kernel_sse`].
+pub const KERNEL_SSE: [u8; 3] = [0x0f, 0x58, 0xc0];
+
 const SLEEP_CONTROL: u16 = 0x600;
 const RESET: u16 = 0x602;
 const KEYBOARD: u16 = 0x64;
@@ -64,6 +69,20 @@ pub fn triple_fault() -> Vec<u8> {
             .eax(0x40_0000)
             .raw(&[0x0f, 0x01, 0x18, 0x0f, 0x0b]),
     )
+}
+
+/// Jumps to where no memory is: there is no instruction that any KVM could emulate.
+#[must_use]
+pub fn nowhere() -> Vec<u8> {
+    // `jmp eax` (FF E0)
+    image(Asm::new().say(HELLO).eax(NOWHERE).raw(&[0xff, 0xe0]))
+}
+
+/// `addps xmm0, xmm0` in kernel mode, before anybody allowed it: a processor raises #UD, for which
+/// there is no handler.
+#[must_use]
+pub fn kernel_sse() -> Vec<u8> {
+    image(reset(Asm::new().say(HELLO).raw(&KERNEL_SSE)))
 }
 
 /// Says hello and halts for ever with interrupts off.
@@ -145,6 +164,8 @@ pub const ALL: &[(&str, MakeImage)] = &[
     ("acpi-poweroff", acpi_poweroff),
     ("acpi-reset", acpi_reset),
     ("triple-fault", triple_fault),
+    ("nowhere", nowhere),
+    ("kernel-sse", kernel_sse),
     ("halt", halt),
     ("spin", spin),
     ("chatty", chatty),
