@@ -67,8 +67,9 @@ fn transfer_with(
     offset: u64,
     flags: i32,
 ) -> Transferred {
+    let total: u64 = spans.iter().map(|span| u64::from(span.len)).sum();
     let mut done = 0_u64;
-    loop {
+    while done < total {
         // Most requests have one piece, and a short list is made quickly.
         let at = (done, offset.saturating_add(done));
         let moved = if spans.len() <= FEW_PIECES {
@@ -77,17 +78,17 @@ fn transfer_with(
             step::<PIECES>(direction, fd, ram, spans, at, flags)
         };
         match moved {
-            Ok(None) => return (done, Ok(())),
             // The end of the file, which shrank since its capacity was told to the guest.
-            Ok(Some(0)) => return (done, Err(io::ErrorKind::UnexpectedEof.into())),
-            Ok(Some(moved)) => done = done.saturating_add(moved),
+            Ok(0) => return (done, Err(io::ErrorKind::UnexpectedEof.into())),
+            Ok(moved) => done = done.saturating_add(moved),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return (done, Err(error)),
         }
     }
+    (done, Ok(()))
 }
 
-/// One system call with what follows the first `skip` bytes; nothing when nothing follows.
+/// One system call with what follows the first `skip` bytes.
 fn step<const MOST: usize>(
     direction: Direction,
     fd: BorrowedFd<'_>,
@@ -95,14 +96,11 @@ fn step<const MOST: usize>(
     spans: &[Span],
     (skip, offset): (u64, u64),
     flags: i32,
-) -> io::Result<Option<u64>> {
+) -> io::Result<u64> {
     let mut pieces = [EMPTY; MOST];
     let count = gather(ram, spans, skip, &mut pieces)?;
     let filled = pieces.get(..count).unwrap_or_default();
-    if filled.is_empty() {
-        return Ok(None);
-    }
-    call(direction, fd, filled, offset, flags).map(Some)
+    call(direction, fd, filled, offset, flags)
 }
 
 const EMPTY: libc::iovec = libc::iovec {
@@ -164,14 +162,23 @@ fn call(
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let count = i32::try_from(pieces.len()).map_err(too_large)?;
     let offset = i64::try_from(offset).map_err(too_large)?;
-    let (fd, pieces) = (fd.as_raw_fd(), pieces.as_ptr());
-    let moved = match direction {
-        // SAFETY: each piece comes from a slice of guest memory, which stays mapped as long as
-        // the caller's `GuestRam` lives. Nobody holds references into guest memory, so that the
-        // kernel may write it at any time, as the guest itself does.
-        Direction::Read => unsafe { libc::preadv64v2(fd, pieces, count, offset, flags) },
+    let (fd, list) = (fd.as_raw_fd(), pieces.as_ptr());
+    let moved = match (direction, pieces) {
+        // One piece costs the kernel less without a list.
+        (Direction::Read, [one]) if flags == 0 => {
+            // SAFETY: each piece comes from a slice of guest memory, which stays mapped as long as
+            // the caller's `GuestRam` lives. Nobody holds references into guest memory, so that
+            // the kernel may write it at any time, as the guest itself does.
+            unsafe { libc::pread64(fd, one.iov_base, one.iov_len, offset) }
+        }
+        (Direction::Write, [one]) if flags == 0 => {
+            // SAFETY: as above; the kernel only reads the piece.
+            unsafe { libc::pwrite64(fd, one.iov_base, one.iov_len, offset) }
+        }
+        // SAFETY: as above, for each piece of the list.
+        (Direction::Read, _) => unsafe { libc::preadv64v2(fd, list, count, offset, flags) },
         // SAFETY: as above; the kernel only reads the pieces.
-        Direction::Write => unsafe { libc::pwritev64v2(fd, pieces, count, offset, flags) },
+        (Direction::Write, _) => unsafe { libc::pwritev64v2(fd, list, count, offset, flags) },
     };
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
 }

@@ -6,7 +6,9 @@ use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{Timespec, poll};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 
@@ -330,9 +332,30 @@ const WRITE: u64 = 1;
 /// To change the length.
 const RESIZE: u64 = 3;
 
+/// How long somebody who has an image is waited for: the kernel closes the files of an io_uring
+/// only a while after the process that had it is gone.
+const PATIENCE: Duration = Duration::from_millis(500);
+const BETWEEN_TRIES: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
 /// Takes the lock that all images have while they are open: one writer, or any number of readers.
-/// QEMU and its tools understand it.
+/// QEMU and its tools understand it. Who has it is waited for a moment.
 pub(super) fn lock(file: &File, shared: bool) -> Result<(), TryLockError> {
+    let began = Instant::now();
+    loop {
+        match try_lock(file, shared) {
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                // Only its time counts.
+                let _ = poll(&mut [], Some(&BETWEEN_TRIES));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_lock(file: &File, shared: bool) -> Result<(), TryLockError> {
     let mine: &[u64] = if shared { &[READ] } else { &[READ, WRITE] };
     let used = mine.iter().map(|bit| USED.saturating_add(*bit));
     let refused = [WRITE, RESIZE].map(|bit| REFUSED.saturating_add(bit));

@@ -39,7 +39,9 @@ const PAUSE: Timespec = Timespec {
 };
 
 /// What the kernel must know.
-const NEEDED: [u8; 5] = [
+const NEEDED: [u8; 7] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
     opcode::Readv::CODE,
     opcode::Writev::CODE,
     opcode::Fsync::CODE,
@@ -367,15 +369,7 @@ impl Job {
                 .build(),
             Kind::Transfer { direction, offset } => {
                 let rest = self.pieces.get(self.at..).unwrap_or_default();
-                let count = u32::try_from(rest.len().min(MOST_PIECES)).unwrap_or(0);
-                let list = rest.as_ptr().cast::<libc::iovec>();
-                let offset = offset.wrapping_add(self.done);
-                match direction {
-                    Direction::Read => opcode::Readv::new(FILE, list, count).offset(offset).build(),
-                    Direction::Write => opcode::Writev::new(FILE, list, count)
-                        .offset(offset)
-                        .build(),
-                }
+                entry(direction, rest, offset.wrapping_add(self.done))
             }
         }
     }
@@ -393,6 +387,28 @@ impl Job {
             left = left.saturating_sub(piece.len);
             self.at = self.at.saturating_add(1);
         }
+    }
+}
+
+/// The entry that moves `pieces` from or to `offset`.
+fn entry(direction: Direction, pieces: &[Piece], offset: u64) -> squeue::Entry {
+    if let [one] = pieces
+        && let Ok(len) = u32::try_from(one.len)
+    {
+        // One piece costs the kernel less without a list.
+        let base = std::ptr::with_exposed_provenance_mut::<u8>(one.base);
+        return match direction {
+            Direction::Read => opcode::Read::new(FILE, base, len).offset(offset).build(),
+            Direction::Write => opcode::Write::new(FILE, base, len).offset(offset).build(),
+        };
+    }
+    let count = u32::try_from(pieces.len().min(MOST_PIECES)).unwrap_or(0);
+    let list = pieces.as_ptr().cast::<libc::iovec>();
+    match direction {
+        Direction::Read => opcode::Readv::new(FILE, list, count).offset(offset).build(),
+        Direction::Write => opcode::Writev::new(FILE, list, count)
+            .offset(offset)
+            .build(),
     }
 }
 
@@ -444,7 +460,10 @@ impl Drop for Ring {
                 cancelled = true;
             }
         }
-        if self.running > 0 {
+        if self.running == 0 {
+            // Otherwise the kernel keeps the file, and its locks, until it gets round to the ring.
+            let _ = self.ring.submitter().unregister_files();
+        } else {
             log::error!("disk: the host does not end {} operations", self.running);
             // The kernel may still use their lists and the memory: neither is ever freed.
             std::mem::forget(std::mem::take(&mut self.jobs));

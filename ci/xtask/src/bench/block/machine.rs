@@ -18,8 +18,10 @@ pub(super) const RAW: &str = "sync";
 pub(super) const URING: &str = "io_uring";
 /// A copy-on-write drive.
 pub(super) const OVERLAY: &str = "copy-on-write";
-/// Of these the better one counts.
-pub(super) const ENGINES: [&str; 2] = [RAW, URING];
+/// What a drive has when nothing is said: the page cache at once, and the rest by the other engine.
+pub(super) const AUTO: &str = "auto";
+/// Of these the best one counts.
+pub(super) const ENGINES: [&str; 3] = [AUTO, RAW, URING];
 
 /// How long a guest waits before its load, while its threads are spread.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -62,8 +64,8 @@ pub(super) fn disk_arguments(file: &Path, options: &str) -> Vec<OsString> {
 /// What this program offers of the drives that are measured.
 pub(super) fn disks(machines: &Machines, file: &Path, overlay: Option<&str>) -> Result<Vec<Disk>> {
     let mut disks = Vec::new();
-    for (name, options) in [(RAW, ",engine=sync"), (URING, ",engine=io_uring")] {
-        match machines.disk(name, disk_arguments(file, options)) {
+    for name in ENGINES {
+        match machines.disk(name, disk_arguments(file, &format!(",engine={name}"))) {
             Ok(disk) => disks.push(disk),
             Err(why) => println!("SKIPPED {name}: {why:#}"),
         }
