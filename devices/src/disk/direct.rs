@@ -30,10 +30,14 @@ impl Alignment {
     }
 
     /// Whether memory can be moved. Guest memory is mapped in whole pages, so that an address of
-    /// the guest is aligned as the host's is.
-    pub(super) fn fits_spans(self, spans: &[Span]) -> bool {
+    /// the guest is aligned as the host's is. Where a region ends, a span becomes two pieces of
+    /// other lengths.
+    pub(super) fn fits_spans(self, ram: &GuestRam, spans: &[Span]) -> bool {
         spans.iter().all(|span| {
-            span.at.is_multiple_of(self.memory) && u64::from(span.len).is_multiple_of(self.offset)
+            let len = usize::try_from(span.len).unwrap_or(usize::MAX);
+            span.at.is_multiple_of(self.memory)
+                && u64::from(span.len).is_multiple_of(self.offset)
+                && ram.slice(span.at, len).is_some()
         })
     }
 }

@@ -89,7 +89,7 @@ impl RawDisk {
     ) -> Result<(), TransferError> {
         if let Some(alignment) = self.alignment {
             let len = super::spans::total(spans);
-            if !alignment.fits(offset, len) || !alignment.fits_spans(spans) {
+            if !alignment.fits(offset, len) || !alignment.fits_spans(ram, spans) {
                 return bounce(&self.file, alignment, direction, offset, ram, spans);
             }
         }

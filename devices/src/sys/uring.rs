@@ -104,6 +104,8 @@ pub(crate) struct Ring {
     // What goes on with the next call: transfers that came short.
     again: VecDeque<u16>,
     lost: bool,
+    // The kernel was asked to give up what runs, so that nothing of it is tried again.
+    giving_up: bool,
 }
 
 impl fmt::Debug for Ring {
@@ -144,6 +146,7 @@ impl Ring {
             running: 0,
             again: VecDeque::new(),
             lost: false,
+            giving_up: false,
         })
     }
 
@@ -241,11 +244,19 @@ impl Ring {
                 break;
             }
         }
-        for _ in 0..RETRIES {
-            if self.lost || self.ring.submission().is_empty() {
-                return Ok(());
-            }
+        match self.enter() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.lose(error)),
+        }
+    }
+
+    /// Hands over what is in the submission queue.
+    fn enter(&mut self) -> io::Result<()> {
+        let mut retries = RETRIES;
+        while !self.lost && !self.ring.submission().is_empty() {
             match self.ring.submit() {
+                // An entry that the kernel refuses ends the call, and has ended itself.
+                Ok(1..) => continue,
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -253,11 +264,15 @@ impl Ring {
                     Some(libc::EBUSY | libc::EAGAIN) => {
                         let _ = poll(&mut [], Some(&PAUSE));
                     }
-                    _ => return Err(self.lose(error)),
+                    _ => return Err(error),
                 },
             }
+            retries = retries.saturating_sub(1);
+            if retries == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
         }
-        Err(self.lose(io::ErrorKind::WouldBlock.into()))
+        Ok(())
     }
 
     /// What the kernel did not take never ran.
@@ -286,10 +301,11 @@ impl Ring {
 
     /// The end of a job, unless it goes on with what is left of it.
     fn end(&mut self, tag: u16, result: i32) -> Option<Ended> {
+        let goes_on = !self.lost && !self.giving_up;
         let place = self.jobs.get_mut(usize::from(tag))?;
         let job = place.as_mut()?;
         let result = match (result, job.kind) {
-            (code, _) if !self.lost && (code == -libc::EINTR || code == -libc::EAGAIN) => {
+            (code, _) if goes_on && (code == -libc::EINTR || code == -libc::EAGAIN) => {
                 self.again.push_back(tag);
                 return None;
             }
@@ -299,7 +315,7 @@ impl Ring {
             (moved, Kind::Transfer { .. }) => {
                 job.advance(moved.unsigned_abs());
                 let is_short = job.at < job.pieces.len();
-                if is_short && !self.lost {
+                if is_short && goes_on {
                     self.again.push_back(tag);
                     return None;
                 }
@@ -317,6 +333,7 @@ impl Ring {
             self.spare.push(std::mem::take(&mut job.pieces));
         }
         self.running = self.running.saturating_sub(1);
+        self.giving_up &= self.running > 0;
         let done = job.done;
         Some(Ended { tag, done, result })
     }
@@ -333,6 +350,12 @@ impl Ring {
 
     /// Asks the kernel to give up all that runs. What it does not give up ends as always.
     pub(crate) fn cancel(&mut self) {
+        // From here on the submission queue has no jobs. That of a lost ring is never touched
+        // again: what it holds was reported as never run.
+        if self.submit().is_err() || self.lost {
+            return;
+        }
+        self.giving_up = self.running > 0;
         let running = (0_u64..).zip(&self.jobs);
         let running = running.filter(|(_, job)| job.is_some());
         let tags: Vec<u64> = running.map(|(tag, _)| tag).collect();
@@ -345,7 +368,7 @@ impl Ring {
             }
         }
         // What is not cancelled is waited for.
-        let _ = self.ring.submit();
+        self.lost |= self.enter().is_err();
     }
 }
 
@@ -444,14 +467,15 @@ impl AsFd for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        // Nothing is begun or gone on with any more.
+        if self.has_more() || !self.ring.submission().is_empty() {
+            self.lose(io::ErrorKind::Interrupted.into());
+        }
+        self.giving_up = true;
         let began = Instant::now();
         let mut cancelled = false;
         while self.running > 0 && began.elapsed() < LAST_PATIENCE {
             while self.next_ended().is_some() {}
-            // Not to be gone on with.
-            while let Some(tag) = self.again.pop_front() {
-                self.forget(tag);
-            }
             if self.running > 0 {
                 self.wait(Duration::from_millis(100));
             }

@@ -70,7 +70,8 @@ impl UringEngine {
 
     fn transfer(&mut self, tag: u16, operation: &Operation<'_>) -> Begun {
         let aligned = |alignment: Alignment| {
-            alignment.fits(operation.offset, operation.len) && alignment.fits_spans(operation.spans)
+            alignment.fits(operation.offset, operation.len)
+                && alignment.fits_spans(operation.ram, operation.spans)
         };
         if !self.ways.alignment.is_none_or(aligned) {
             return Begun::Refused;

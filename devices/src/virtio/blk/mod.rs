@@ -11,8 +11,8 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use super::{
-    CommandError, ConfigSpace, ConfigWrite, DeviceCommand, Identity, Interrupt, Progress,
-    StartContext, StartError, VirtioDevice, Virtqueue, Watches,
+    CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
+    StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::disk::engine::Task;
 use crate::disk::{Disk, Geometry, SECTOR_BYTES, Topology};
@@ -68,7 +68,6 @@ struct Running {
     ram: GuestRam,
     interrupt: Interrupt,
     features: u64,
-    write_back: bool,
 }
 
 #[derive(Debug, Default)]
@@ -220,8 +219,18 @@ impl Block {
             bytes: self.geometry.bytes,
             read_only: self.geometry.read_only,
             features: running.features,
-            write_back: running.write_back,
         }
+    }
+
+    /// Whether writes last only after a flush. The field counts as it is when a request is taken,
+    /// which its driver published after it had written the field.
+    fn write_back(&self, features: u64) -> bool {
+        let on = if features & wire::F_CONFIG_WCE == 0 {
+            self.write_back
+        } else {
+            self.config.read(wire::WRITEBACK as u64, 1) != 0
+        };
+        on && features & wire::F_FLUSH != 0
     }
 
     /// The host's file may have another size, or be another file.
@@ -250,8 +259,12 @@ impl Block {
         }
         self.land();
         // What the guest was told lasts, lasts in the old image.
-        if !self.geometry.read_only {
-            self.disk.flush().map_err(CommandError::Host)?;
+        if !self.geometry.read_only
+            && let Err(error) = self.disk.flush()
+        {
+            // What has landed and what waited for room go on with the image that stays.
+            self.go_on();
+            return Err(CommandError::Host(error));
         }
         if let Some(wake) = &self.wake {
             wake.unwatch(self.disk.engine());
@@ -363,23 +376,16 @@ impl VirtioDevice for Block {
         let lines = std::iter::once(Some(first)).chain(others);
         let lines = lines.map(|queue| queue.map(line)).collect();
         let accepted = |feature| context.features & feature != 0;
-        let offset = wire::WRITEBACK as u64;
         if accepted(wire::F_CONFIG_WCE) && !accepted(wire::F_FLUSH) {
             // Without flushes there is no cache to turn on (5.2.5.2).
             self.config.update(wire::WRITEBACK, &[0]);
         }
-        let write_back = if accepted(wire::F_CONFIG_WCE) {
-            self.config.read(offset, 1) != 0
-        } else {
-            self.write_back
-        };
         self.patience.reset();
         self.running = Some(Running {
             lines,
             ram: context.ram,
             interrupt: context.interrupt,
             features: context.features,
-            write_back: write_back && accepted(wire::F_FLUSH),
         });
         Ok(())
     }
@@ -391,16 +397,6 @@ impl VirtioDevice for Block {
     fn event(&mut self, token: u32) {
         if token == ENGINE || self.throttle.is_over() {
             self.go_on();
-        }
-    }
-
-    fn config_written(&mut self, written: ConfigWrite) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        if written.offset == wire::WRITEBACK && running.features & wire::F_CONFIG_WCE != 0 {
-            let flushes = running.features & wire::F_FLUSH != 0;
-            running.write_back = flushes && written.value & 0xff != 0;
         }
     }
 
@@ -419,9 +415,8 @@ impl VirtioDevice for Block {
 
     fn settle(&mut self) {
         self.land();
-        if !self.flight.landed.is_empty() {
-            self.go_on();
-        }
+        // What has landed, and what waited for room in the engine: its events are taken.
+        self.go_on();
     }
 
     fn stop(&mut self) {
@@ -434,7 +429,8 @@ impl VirtioDevice for Block {
 
     fn inspect(&self) -> Report {
         let counters = &self.counters;
-        let write_back = self.running.as_ref().map(|running| running.write_back);
+        let running = self.running.as_ref();
+        let write_back = running.map(|running| self.write_back(running.features));
         Report::new()
             .with("kind", "block")
             .with("started", self.running.is_some())

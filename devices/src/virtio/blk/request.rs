@@ -34,8 +34,6 @@ pub(super) struct Terms {
     pub(super) read_only: bool,
     /// The features that the driver accepted.
     pub(super) features: u64,
-    /// Whether writes last only after a flush.
-    pub(super) write_back: bool,
 }
 
 /// What a request asks for.
@@ -109,8 +107,15 @@ impl Wrong {
 }
 
 impl Request {
-    /// Reads a request and judges it by itself; nothing is done yet.
-    pub(super) fn parse(line: usize, mut chain: Chain, ram: &GuestRam, terms: Terms) -> Taken {
+    /// Reads a request and judges it by itself; nothing is done yet. `write_back` says whether
+    /// writes last only after a flush.
+    pub(super) fn parse(
+        line: usize,
+        mut chain: Chain,
+        ram: &GuestRam,
+        terms: Terms,
+        write_back: impl FnOnce() -> bool,
+    ) -> Taken {
         let Some(status) = chain.split_status() else {
             let answer = None;
             return Taken::Wrong(Wrong { chain, answer });
@@ -125,7 +130,7 @@ impl Request {
         let flush = match work {
             Work::Flush => !terms.read_only,
             // A driver that does not flush expects every write to last (5.2.6.2).
-            Work::Transfer { write: true, .. } | Work::Ranges { .. } => !terms.write_back,
+            Work::Transfer { write: true, .. } | Work::Ranges { .. } => !write_back(),
             Work::Transfer { write: false, .. } | Work::Identify => false,
         };
         Taken::Request(Self {

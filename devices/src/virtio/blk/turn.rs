@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::request::{Failure, PIECE_BYTES, Request, Step, Taken, Wrong};
 use super::wire::Status;
 use super::{Block, Running};
-use crate::disk::engine::{Begun, Finished, Operation, Task};
+use crate::disk::engine::{Begun, Engine, Finished, Operation, Task};
 use crate::disk::{Disk, SECTOR_BYTES, TransferError};
 use crate::ram::GuestRam;
 use crate::virtio::{Progress, Span};
@@ -116,8 +116,9 @@ impl Block {
         for line in 0..running.lines.len() {
             busy |= self.serve(running, line, budget);
         }
-        self.submit(running);
+        busy |= self.submit(running);
         busy |= self.reap(running);
+        busy |= self.has_more();
         if busy {
             for line in running.lines.iter_mut().flatten() {
                 line.queue.notify();
@@ -183,6 +184,7 @@ impl Block {
         let Some(Some(line)) = running.lines.get_mut(index) else {
             return false;
         };
+        let write_back = || self.write_back(terms.features);
         let mut busy = false;
         while line.taken.len() < REQUESTS_A_LINE && budget.requests > 0 {
             let chain = if line.taken.is_empty() {
@@ -196,7 +198,7 @@ impl Block {
             };
             busy = true;
             budget.requests = budget.requests.saturating_sub(1);
-            let taken = Request::parse(index, chain, &running.ram, terms);
+            let taken = Request::parse(index, chain, &running.ram, terms, write_back);
             line.taken.push_back(taken);
         }
         busy
@@ -307,31 +309,30 @@ impl Block {
         }
     }
 
-    /// Starts what the engine was given.
-    fn submit(&mut self, running: &mut Running) {
+    /// Starts what the engine was given: whether that left something for this thread to do.
+    fn submit(&mut self, running: &mut Running) -> bool {
         if !self.flight.is_flying() {
-            return;
+            return false;
         }
-        let Some(engine) = self.disk.engine() else {
-            return;
-        };
-        if let Err(error) = engine.submit() {
-            self.lose_engine(running, &error);
+        let submitted = self.disk.engine().map_or(Ok(()), Engine::submit);
+        if let Err(error) = &submitted {
+            self.lose_engine(running, error);
+            self.drain(running);
         }
+        submitted.is_err()
     }
 
-    /// The engine takes no more: what it has not begun has failed.
+    /// Whether something in the air goes on only when the engine is told to.
+    fn has_more(&mut self) -> bool {
+        self.flight.is_flying() && self.disk.engine().is_some_and(|engine| engine.has_more())
+    }
+
+    /// The engine takes no more.
     fn lose_engine(&mut self, running: &mut Running, error: &std::io::Error) {
         running.interrupt.warn(format_args!(
             "the host takes no more work ({error}); engine=sync is used"
         ));
         self.flight.give_up_engine();
-        self.drain(running);
-        for (request, step) in self.flight.crash() {
-            let error = std::io::ErrorKind::Interrupted.into();
-            let error = TransferError { done: 0, error };
-            self.finish(running, request, &Err(Failure::Host(step.task, error)));
-        }
     }
 
     /// Takes in what the engine has finished: whether there was anything.
@@ -370,10 +371,15 @@ impl Block {
         loop {
             self.reap(running);
             let Some(engine) = self.disk.engine() else {
-                return;
+                break;
             };
+            if let Err(error) = engine.submit()
+                && self.flight.has_engine()
+            {
+                self.lose_engine(running, &error);
+                continue;
+            }
             // What the engine cannot go on with does not count as running.
-            let _ = engine.submit();
             if engine.running() == 0 {
                 break;
             }
@@ -384,6 +390,10 @@ impl Block {
             }
         }
         self.reap(running);
+        // What an engine that was lost never began is done within the call.
+        let grounded = self.flight.crash().into_iter();
+        let grounded = grounded.map(|(request, _)| request);
+        self.flight.landed.extend(grounded);
     }
 
     /// Waits until nothing is in the air, and tells the driver of what has ended.
@@ -404,7 +414,6 @@ impl Block {
     pub(super) fn drop_all(&mut self) {
         self.land();
         self.flight.landed.clear();
-        drop(self.flight.crash());
     }
 
     /// Gives a request back with its result.
