@@ -4,12 +4,14 @@
 pub mod conformance;
 pub mod disk;
 pub mod driver;
+pub mod late;
 pub mod registers;
 pub mod ring;
 pub mod vsock;
 
 pub use disk::SharedDisk;
 pub use driver::GuestDriver;
+pub use late::{Desk, Fate, LateDisk};
 pub use ring::{Buffer, Ring};
 
 use std::sync::Arc;

@@ -12,6 +12,8 @@ use crate::testing::driver::register;
 use crate::testing::{AFTER_HOLE, Buffer, GuestDriver, HOLE, SEAM, conformance};
 use crate::virtio::features;
 
+mod engine;
+
 const SECTORS: u64 = 64;
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -76,12 +78,17 @@ struct HostState {
     fail: Option<i32>,
     calls: Vec<&'static str>,
     read_only: bool,
+    /// What the guest does during the next call.
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Host {
     fn call(&self, name: &'static str) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         state.calls.push(name);
+        if let Some(meanwhile) = state.meanwhile.take() {
+            meanwhile();
+        }
         state
             .fail
             .map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
