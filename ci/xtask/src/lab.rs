@@ -25,6 +25,13 @@ const SILENCE: Duration = Duration::from_secs(cases::LIMIT_SECONDS + 40);
 const MOST_BOOTS: u32 = 5;
 const MOST_TRIES: u32 = 2;
 
+/// What the lab needs of this host, and the packages it is in.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
+];
+
 /// What became of one case.
 #[derive(Clone, Debug, Serialize)]
 struct Outcome {
@@ -38,8 +45,10 @@ struct Outcome {
 
 /// Why the lab cannot run on this host; none when it can.
 pub(crate) fn missing() -> Option<String> {
-    if repo::find_program("qemu-system-x86_64").is_none() {
-        return Some("qemu-system-x86_64 is missing: apt-get install qemu-system-x86".to_owned());
+    for (program, package) in PROGRAMS {
+        if repo::find_program(program).is_none() {
+            return Some(format!("{program} is missing: apt-get install {package}"));
+        }
     }
     for package in [packages::CLOUD, packages::GENERIC] {
         if let Err(error) = packages::unpacked(package) {

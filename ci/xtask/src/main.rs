@@ -40,7 +40,7 @@ enum Task {
     },
     /// Boot guests on stock KVM inside an emulator
     Lab {
-        /// Only cases whose name contains this
+        /// Only cases whose name contains this; long ones run when no other has such a name
         #[arg(default_value = "")]
         filter: String,
     },

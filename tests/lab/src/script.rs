@@ -9,7 +9,7 @@ pub const PATH: &str = "/lab/cases";
 /// Where the API of a case's program listens, if it was told to.
 pub const SOCKET: &str = "/tmp/api.sock";
 
-/// One run of the coracle program.
+/// One run of the coracle program; without arguments, only the programs beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Case {
     /// A name without spaces.

@@ -12,8 +12,14 @@ pub struct Bytes {
 }
 
 impl Bytes {
+    /// Another stream for every key.
+    #[must_use]
+    pub fn keyed(key: u64) -> Bytes {
+        Bytes { counter: key }
+    }
+
     /// Fills a buffer, whose length is a multiple of eight but at the stream's end.
-    fn fill(&mut self, buffer: &mut [u8]) {
+    pub fn fill(&mut self, buffer: &mut [u8]) {
         for word in buffer.chunks_mut(8) {
             self.counter = self.counter.wrapping_add(1);
             // A multiplication spreads the counter over all bits.

@@ -3,16 +3,20 @@
 
 use super::cpio::Archive;
 use super::debian;
-use super::packages::KernelPackage;
+use super::packages::{self, KernelPackage, run};
 use crate::repo;
 use anyhow::{Context, Result};
 use lab::script::{self, Case};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Stock KVM.
 const LAB_MODULES: &[&str] = &["kvm-amd"];
 /// What a Debian guest needs to see its disk and its power button.
 const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "button", "evdev"];
+/// The same for a guest whose sockets are tried.
+const VSOCK_MODULES: &[&str] = &["virtio_pci", "vmw_vsock_virtio_transport"];
 /// What a guest loads only where its case says so.
 const MISC_MODULES: &[&str] = &[
     "virtio_balloon",
@@ -23,6 +27,18 @@ const MISC_MODULES: &[&str] = &[
 /// A disk of 1 MiB that begins with this.
 const DISK_MARK: &[u8] = b"coracle-lab-disk";
 const DISK_SIZE: usize = 1 << 20;
+/// An empty ext4, with a small journal and nothing that is made later.
+const EXT4_SIZE: u64 = 32 << 20;
+const EXT4: [&str; 8] = [
+    "-q",
+    "-F",
+    "-m",
+    "0",
+    "-J",
+    "size=4",
+    "-E",
+    "lazy_itable_init=0,nodiscard",
+];
 
 /// Writes the archive.
 pub(super) fn write(
@@ -52,7 +68,12 @@ pub(super) fn write(
             archive.file(&format!("kernels/{name}"), &read(&package.kernel)?, false);
             archive.file(
                 &format!("initrds/{name}"),
-                &initrd(&guest, Some(package))?,
+                &initrd(&guest, Some((package, GUEST_MODULES)))?,
+                false,
+            );
+            archive.file(
+                &format!("initrds/{name}-vsock"),
+                &initrd(&vsock, Some((package, VSOCK_MODULES)))?,
                 false,
             );
         }
@@ -63,9 +84,11 @@ pub(super) fn write(
         archive.file("initrds/debian", &read(&debian.initrd)?, false);
         archive.file("disks/debian", &read(&debian.root)?, false);
     }
+    disks(&mut archive, cases, path.parent().unwrap_or(path))?;
     let misc = binary("lab-misc")?;
     archive.file("bin/lab-misc", &misc, true);
     archive.file("initrds/misc", &misc_initrd(&misc, generic)?, false);
+    archive.file("initrds/lean-misc", &initrd(&misc, None)?, false);
     archive.file("kernels/lean", &read(&lean_kernel()?)?, false);
     archive.file("initrds/lean", &initrd(&guest, None)?, false);
     let mut disk = DISK_MARK.to_vec();
@@ -76,12 +99,39 @@ pub(super) fn write(
     std::fs::write(path, archive.finish()).with_context(|| path.display().to_string())
 }
 
+/// Adds what the cases about file systems on drives take, if there are any. `folder` is for what is
+/// made on the way.
+fn disks(archive: &mut Archive, cases: &[Case], folder: &Path) -> Result<()> {
+    let durability = |case: &Case| case.name.starts_with("durability");
+    let wanted = |case: &Case| case.name.starts_with("disk") || durability(case);
+    if !cases.iter().any(wanted) {
+        return Ok(());
+    }
+    let disk = binary("lab-disk")?;
+    archive.file("bin/lab-disk", &disk, true);
+    archive.file("initrds/disk", &initrd(&disk, None)?, false);
+    let raw = folder.join("ext4");
+    File::create(&raw)
+        .and_then(|file| file.set_len(EXT4_SIZE))
+        .with_context(|| raw.display().to_string())?;
+    run(Command::new("mkfs.ext4").args(EXT4).arg(&raw))?;
+    archive.file("disks/ext4", &read(&raw)?, false);
+    let qcow2 = folder.join("ext4.qcow2");
+    let convert = ["convert", "-f", "raw", "-O", "qcow2"];
+    run(Command::new("qemu-img").args(convert).args([&raw, &qcow2]))?;
+    archive.file("disks/ext4.qcow2", &read(&qcow2)?, false);
+    if cases.iter().any(durability) {
+        archive.file("bin/e2fsck", &read(&packages::e2fsck()?)?, true);
+    }
+    Ok(())
+}
+
 /// The initrd of a guest in the lab.
-fn initrd(guest: &[u8], package: Option<&KernelPackage>) -> Result<Vec<u8>> {
+fn initrd(guest: &[u8], needs: Option<(&KernelPackage, &[&str])>) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.file("init", guest, true);
-    if let Some(package) = package {
-        modules(&mut archive, package, GUEST_MODULES)?;
+    if let Some((package, names)) = needs {
+        modules(&mut archive, package, names)?;
     }
     Ok(archive.finish())
 }

@@ -78,11 +78,24 @@ fn dependencies(module: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// The checker of ext4, which runs without a system around it.
+pub(super) fn e2fsck() -> Result<PathBuf> {
+    const PACKAGE: &str = "e2fsck-static";
+    let folder = repo::target().join("debs").join(PACKAGE);
+    let program = folder.join("sbin/e2fsck.static");
+    if !program.is_file() {
+        unpack(PACKAGE, PACKAGE, &folder).with_context(|| format!("getting Debian's {PACKAGE}"))?;
+    }
+    Ok(program)
+}
+
 /// The package's files; downloads and unpacks it the first time.
 pub(super) fn unpacked(package: &str) -> Result<KernelPackage> {
     let folder = repo::target().join("debs").join(package);
     if !folder.join("boot").is_dir() {
-        unpack(package, &folder).with_context(|| format!("getting Debian's {package}"))?;
+        newest(package)
+            .and_then(|image| unpack(package, &image, &folder))
+            .with_context(|| format!("getting Debian's {package}"))?;
     }
     let kernels = repo::files(&folder.join("boot"), &["-amd64"])?;
     let is_kernel = |path: &&PathBuf| {
@@ -101,15 +114,15 @@ pub(super) fn unpacked(package: &str) -> Result<KernelPackage> {
     })
 }
 
-fn unpack(package: &str, folder: &Path) -> Result<()> {
+/// Downloads `image`, which `package` stands for, and unpacks it.
+fn unpack(package: &str, image: &str, folder: &Path) -> Result<()> {
     if repo::find_program("apt-get").is_none() {
         bail!("this needs apt-get and dpkg-deb: the lab runs on Debian and Ubuntu");
     }
-    let image = newest(package)?;
     let downloads = repo::target().join("debs/downloads").join(package);
     std::fs::create_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
     // _apt may not write to a home directory: apt then downloads as the caller and says so.
-    let download = ["download", "-q", "-o", "APT::Sandbox::User=root", &image];
+    let download = ["download", "-q", "-o", "APT::Sandbox::User=root", image];
     run(Command::new("apt-get")
         .args(download)
         .current_dir(&downloads))?;

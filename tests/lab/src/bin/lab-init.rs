@@ -76,6 +76,9 @@ fn report(case: &Case) {
 /// Runs one case; `ready` becomes the time of the first expected text.
 fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -> Result<()> {
     let deadline = started + Duration::from_secs(case.seconds);
+    if case.arguments.is_empty() {
+        return alone(case, deadline, console);
+    }
     let mut run = Run::start(case, deadline)?;
     let mut seen = 0;
     for step in &case.steps {
@@ -106,6 +109,17 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
     };
     if status.code() != Some(case.exit) {
         bail!("{status} instead of exit code {}", case.exit);
+    }
+    Ok(())
+}
+
+/// Runs the programs of a case that starts coracle itself.
+fn alone(case: &Case, deadline: Instant, console: &mut Vec<u8>) -> Result<()> {
+    for step in &case.steps {
+        let Step::Beside(line) = step else {
+            bail!("nothing runs that could do {step:?}");
+        };
+        beside(line, &case.name, deadline, console)?;
     }
     Ok(())
 }

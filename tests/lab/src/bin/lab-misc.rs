@@ -139,6 +139,7 @@ fn guest() -> Result<()> {
             "echo" => echo(value)?,
             "random" => random(value.parse().context("a number of bytes")?)?,
             "watchdog" => watchdog()?,
+            "reboot" => reboot(RebootCommand::Restart).context("rebooting")?,
             "poweroff" => reboot(RebootCommand::PowerOff).context("powering off")?,
             "panic" => return Ok(()),
             other => bail!("no such work: {other:?}"),

@@ -12,6 +12,8 @@ pub(super) fn cases() -> Vec<Case> {
         out_of_memory(),
         reporting(),
         port(),
+        entropy("entropy", &[], "fast"),
+        entropy("entropy-limit", &["--rng-limit", "4K"], "slowly"),
         Case {
             exit: PANICKED,
             ..case("panic-port", &[], "pvpanic_mmio", "panic", "panic=0")
@@ -124,4 +126,27 @@ fn port() -> Case {
         expect("did echo"),
     ]);
     case
+}
+
+/// Random bytes of the device, whose limit makes 12 KiB take two seconds.
+fn entropy(name: &str, more: &[&str], pace: &str) -> Case {
+    let machine = [
+        "boot",
+        "--kernel",
+        "/kernels/lean",
+        "--initrd",
+        "/initrds/lean-misc",
+        "--cmdline",
+        "lab.do=random:12288,reboot",
+    ];
+    Case {
+        name: format!("lean-misc-{name}"),
+        arguments: words(&[&machine[..], more].concat()),
+        steps: vec![
+            expect("lab-misc: user space"),
+            expect(&format!("random {pace}")),
+        ],
+        exit: REBOOTED,
+        seconds: LIMIT_SECONDS,
+    }
 }

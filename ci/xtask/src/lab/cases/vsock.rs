@@ -24,6 +24,11 @@ pub(super) fn cases() -> Vec<Case> {
             &["guest=100000", "halves=100000", "parallel=200", "nobody=1"].map(str::to_owned),
             LIMIT_SECONDS,
         ),
+        over_pci(case(
+            "cloud-pci-vsock",
+            &["down=2000000", "up=2000000", "guest=100000", "parallel=20"].map(str::to_owned),
+            LIMIT_SECONDS,
+        )),
         case("vsock-4g-down", &[down(LONG)], LONG_SECONDS),
         case("vsock-4g-up", &[up(LONG)], LONG_SECONDS),
     ]
@@ -52,4 +57,15 @@ fn case(name: &str, tests: &[String], seconds: u64) -> Case {
         exit: REBOOTED,
         seconds,
     }
+}
+
+/// The same with the modules of Debian's cloud kernel, over PCI.
+fn over_pci(mut case: Case) -> Case {
+    for argument in &mut case.arguments {
+        *argument = argument
+            .replace("/kernels/lean", "/kernels/cloud")
+            .replace("/initrds/vsock", "/initrds/cloud-vsock");
+    }
+    case.arguments.extend(words(&["--transport", "pci"]));
+    case
 }
