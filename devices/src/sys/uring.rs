@@ -494,3 +494,6 @@ impl Drop for Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

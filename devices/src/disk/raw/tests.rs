@@ -4,17 +4,8 @@ use std::path::PathBuf;
 
 use super::*;
 
-fn reading() -> Access {
-    Access {
-        read_only: true,
-        ..Access::default()
-    }
-}
-
-fn locked(result: Result<RawDisk, OpenError>) -> bool {
-    let problem = result.map_err(|error| error.problem);
-    matches!(problem, Err(OpenProblem::Locked))
-}
+mod locks;
+mod model;
 
 fn image(dir: &Path, bytes: u64) -> PathBuf {
     let path = dir.join("image");
@@ -86,34 +77,6 @@ fn permissions_are_told_apart() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let error = RawDisk::open(&path, true).unwrap_err();
     assert!(matches!(error.problem, OpenProblem::Open(_)), "{error}");
-}
-
-#[test]
-fn one_writer_or_many_readers() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = image(dir.path(), 512);
-    let open = |read_only| RawDisk::open(&path, read_only);
-    let writer = open(false).unwrap();
-    assert!(locked(open(false)));
-    assert!(locked(open(true)));
-    drop(writer);
-    let readers = [open(true).unwrap(), open(true).unwrap()];
-    assert!(locked(open(false)));
-    drop(readers);
-    open(false).unwrap();
-}
-
-#[test]
-fn open_files_are_taken_and_locked_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = image(dir.path(), 512);
-    let file = || File::open(&path).unwrap();
-    let reader = RawDisk::from_file(file(), &path, reading()).unwrap();
-    assert!(reader.geometry().read_only);
-    assert!(locked(RawDisk::open(&path, false)));
-    let directory = File::open(dir.path()).unwrap();
-    let error = RawDisk::from_file(directory, dir.path(), reading()).unwrap_err();
-    assert!(matches!(error.problem, OpenProblem::Kind(_)), "{error}");
 }
 
 #[test]
