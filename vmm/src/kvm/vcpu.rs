@@ -373,3 +373,38 @@ extern "C" fn on_kick(_: c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
         unsafe { flag.write_volatile(1) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every way in which KVM says that a CPU is at its end is a value, and so is what nobody
+    /// asked for; none of them is a panic.
+    #[test]
+    fn ends_of_a_cpu_are_values() {
+        let cases = [
+            (VcpuExit::Shutdown, "shutdown"),
+            (VcpuExit::SystemEvent(1, &[]), "shutdown"),
+            (VcpuExit::InternalError, "internal error"),
+            (VcpuExit::FailEntry(0x8000_0021, 3), "no entry 0x80000021"),
+            (VcpuExit::Hlt, "interrupted"),
+            (VcpuExit::Intr, "interrupted"),
+            (VcpuExit::IrqWindowOpen, "interrupted"),
+            (VcpuExit::Unknown, "unexpected Unknown"),
+            (VcpuExit::Exception, "unexpected Exception"),
+            (VcpuExit::Nmi, "unexpected Nmi"),
+            (VcpuExit::Unsupported(99), "unexpected Unsupported(99)"),
+        ];
+        for (exit, expected) in cases {
+            let text = match raw_exit(exit) {
+                Raw::Shutdown => "shutdown".to_owned(),
+                Raw::InternalError => "internal error".to_owned(),
+                Raw::FailEntry(reason) => format!("no entry {reason:#x}"),
+                Raw::Interrupted => "interrupted".to_owned(),
+                Raw::Unexpected(what) => format!("unexpected {what}"),
+                _ => "something else".to_owned(),
+            };
+            assert_eq!(text, expected);
+        }
+    }
+}

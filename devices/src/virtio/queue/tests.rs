@@ -9,6 +9,8 @@ use crate::line::IrqLine;
 use crate::testing::ring::{INDIRECT, NEXT, WRITE};
 use crate::testing::{AFTER_HOLE, Buffer, END, HOLE, Ring, SEAM, small_ram};
 
+mod race;
+
 const SIZE: u16 = 8;
 const ALL: u64 = features::OFFERED;
 const DATA: u64 = 0x8_0000;
@@ -443,6 +445,20 @@ fn doorbells_are_asked_for_only_when_idle() {
         rig.queue.complete(chain, 0);
         assert!(rig.queue.pop().unwrap().is_none());
         assert_eq!(rig.ring.available_event(), round, "idle");
+    }
+}
+
+/// 2.7.10: a request that comes between the last look and the wish to be rung is not rung for, so
+/// the wish has to see it.
+#[test]
+fn what_comes_before_the_wish_to_be_rung_is_seen() {
+    for features in [features::VERSION_1, ALL] {
+        let mut rig = rig_with(features, SIZE);
+        assert!(rig.queue.poll().unwrap().is_none());
+        let head = rig.ring.add(&[Buffer::readable(DATA, 1)]);
+        assert!(rig.queue.arm().unwrap(), "{features:#x}");
+        assert_eq!(rig.pop().head, head);
+        assert!(!rig.queue.arm().unwrap(), "{features:#x}");
     }
 }
 

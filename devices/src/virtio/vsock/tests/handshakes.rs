@@ -158,6 +158,36 @@ fn half_open_handshakes_time_out() {
     machine.nothing_more();
 }
 
+/// Time limits are for those who begin or end: what is open may be silent for as long as it likes.
+#[test]
+fn open_connections_have_no_time_limit() {
+    let settings = Settings {
+        greeting_time: Duration::from_millis(200),
+        answer_time: Duration::from_millis(200),
+        close_time: Duration::ZERO,
+        ..Settings::default()
+    };
+    let mut machine = Machine::with(settings);
+    machine.guest.give(32, &LINUX);
+    let (of_guest, mut served) = machine.connect(1, 2);
+    let (mut asking, of_host) = machine.ask(9);
+    of_host.send(&mut machine, op::RESPONSE, 0);
+    machine.run();
+    // One that is silent from the beginning shows that the limits have passed.
+    let mut silent = UnixStream::connect(machine.path()).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    while !ended(&mut silent) {
+        machine.run();
+    }
+    assert_eq!(machine.count("connections"), 2);
+    of_guest.data(&mut machine, b"still");
+    of_host.data(&mut machine, b"there");
+    machine.run();
+    assert_eq!(available(&mut served), b"still");
+    let greeting = available(&mut asking);
+    assert!(greeting.starts_with(b"OK ") && greeting.ends_with(b"\nthere"));
+}
+
 #[test]
 fn the_number_of_everything_is_bounded() {
     let settings = Settings {
