@@ -7,6 +7,7 @@ pub mod balloon;
 pub mod block;
 pub mod config;
 pub mod console;
+pub mod engine;
 pub mod held;
 pub mod registers;
 pub mod ring;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Row> {
         registers::rows(),
         config::rows(),
         block::rows(),
+        engine::rows(),
         vsock::rows(),
         balloon::rows(),
         console::rows(),
@@ -54,6 +56,8 @@ pub fn subjects() -> Vec<&'static Subject> {
         &subjects::BLOCK,
         &subjects::BLOCK_WRITTEN,
         &subjects::BLOCK_READ_ONLY,
+        &engine::URING,
+        &engine::LATE,
         &held::HOLDER,
         &config::CHANGER,
         &vsock::VSOCK,
