@@ -35,7 +35,8 @@ pub fn run() -> Result<()> {
 fn work(lab: &Lab) -> Result<()> {
     lab.say("calling")?;
     mount_disk()?;
-    lab.say("mounted")?;
+    let queues = std::fs::read_dir("/sys/block/vda/mq").context("the disk's queues")?;
+    lab.say(&format!("mounted, queues={}", queues.count()))?;
     match setup::argument("lab.do").unwrap_or_default().as_str() {
         "fill" => fill(lab)?,
         "look" => look(lab)?,

@@ -60,7 +60,7 @@ impl Machine {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).context("listening for the guest")?;
         listener.set_nonblocking(true)?;
-        let console = File::create(CONSOLE).context(CONSOLE)?;
+        let log = File::create(CONSOLE).context(CONSOLE)?;
         let child = Command::new(CORACLE)
             .args([
                 "boot",
@@ -78,8 +78,8 @@ impl Machine {
             .args(["--disk", drive, "--cmdline", cmdline])
             .args(more)
             .stdin(Stdio::null())
-            .stderr(console.try_clone()?)
-            .stdout(console)
+            .stderr(log.try_clone()?)
+            .stdout(log)
             .spawn()
             .context("starting coracle")?;
         let (sender, messages) = channel();
@@ -89,6 +89,9 @@ impl Machine {
             socket: None,
         };
         let socket = machine.answer(&listener)?;
+        if console().contains("engine=sync is used") {
+            bail!("the drive does without its engine{}", console());
+        }
         machine.socket = Some(socket.try_clone()?);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(socket);

@@ -20,8 +20,9 @@ pub fn run(kind: &str, options: &str, more: &[&str]) -> Result<()> {
     let drive = made(kind, base, options)?;
     let (full, trimmed) = fill(&drive, more)?;
     let machine = Machine::start(&drive, "lab.do=look", more)?;
-    for wanted in ["calling", "mounted", "kept"] {
-        machine.expect(wanted, &mut BTreeMap::new())?;
+    let mounted = expect(&machine, &["calling", "mounted", "kept"])?;
+    for option in options.split(',').filter(|one| one.starts_with("queues")) {
+        ensure!(mounted.ends_with(option), "{mounted} without {option}");
     }
     ended(machine)?;
     if kind != "none" {
@@ -38,17 +39,14 @@ pub fn run(kind: &str, options: &str, more: &[&str]) -> Result<()> {
 /// How many KiB of the host the drive takes when it was filled, and when it was trimmed.
 fn fill(drive: &str, more: &[&str]) -> Result<(u64, u64)> {
     let machine = Machine::start(drive, "lab.do=fill", more)?;
-    let mut none = BTreeMap::new();
-    for wanted in ["calling", "mounted", "filled"] {
-        machine.expect(wanted, &mut none)?;
-    }
+    expect(&machine, &["calling", "mounted", "filled"])?;
     let full = taken(IMAGE)?;
     ensure!(
         full > KEPT.1 + LARGE.1,
         "the image takes {full} bytes only, with all that was written"
     );
     machine.go()?;
-    machine.expect("trimmed", &mut none)?;
+    expect(&machine, &["trimmed"])?;
     let trimmed = taken(IMAGE)?;
     ended(machine)?;
     // The file system has written a little in the meantime.
@@ -58,6 +56,18 @@ fn fill(drive: &str, more: &[&str]) -> Result<(u64, u64)> {
         full.saturating_sub(trimmed)
     );
     Ok((full / 1024, trimmed / 1024))
+}
+
+/// Waits for lines that begin so, one after the other, and returns the one about the mounting.
+fn expect(machine: &Machine, wanted: &[&str]) -> Result<String> {
+    let mut mounted = String::new();
+    for wanted in wanted {
+        let line = machine.expect(wanted, &mut BTreeMap::new())?;
+        if *wanted == "mounted" {
+            mounted = line;
+        }
+    }
+    Ok(mounted)
 }
 
 fn ended(machine: Machine) -> Result<()> {
