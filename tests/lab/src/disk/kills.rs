@@ -264,6 +264,8 @@ impl Told {
 fn check(cow: bool) -> Result<()> {
     let image = if cow {
         coracle_disk(&["verify", COPY])?;
+        // Nothing to remove is the case the first time.
+        let _ = std::fs::remove_file(FLAT);
         coracle_disk(&["commit", COPY, "--into", FLAT])?;
         FLAT
     } else {

@@ -4,8 +4,8 @@ use super::LIMIT_SECONDS;
 use lab::script::{Case, Step};
 use std::time::SystemTime;
 
-/// The cases of the durability suite, each repeated so often with other points: the emulator now and
-/// then stands still, and then only that one begins again.
+/// The cases of the durability suite, and how often each runs, with other points every time: the
+/// emulator now and then stands still, and then only that one begins again.
 const DURABILITY: [(&str, &str, u32); 3] = [
     ("sync", "none ,engine=sync", 2),
     ("uring", "none ,engine=io_uring", 2),
