@@ -14,7 +14,7 @@ use crate::http::{Method, Request, Response};
 use crate::limits::{BucketSpec, LimitsSpec};
 use crate::machine::MachineState;
 use crate::routes::{self, Operation};
-use crate::spec::{SizeError, SizeSpec};
+use crate::spec::{RateSpec, SizeError, SizeSpec};
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
@@ -88,24 +88,10 @@ pub struct LimitsChange {
     pub iops: Change<BucketSpec>,
 }
 
-/// A bucket as JSON has it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rate {
-    size: SizeSpec,
-    burst: Option<SizeSpec>,
-    #[serde(default = "a_second")]
-    refill_ms: u64,
-}
-
-fn a_second() -> u64 {
-    1000
-}
-
-impl TryFrom<Rate> for BucketSpec {
+impl TryFrom<RateSpec> for BucketSpec {
     type Error = SizeError;
 
-    fn try_from(rate: Rate) -> Result<Self, SizeError> {
+    fn try_from(rate: RateSpec) -> Result<Self, SizeError> {
         let burst = rate.burst.map_or(Ok(0), |burst| burst.bytes());
         Ok(Self {
             size: rate.size.bytes()?,
@@ -208,7 +194,7 @@ fn given<'de, D>(deserializer: D) -> Result<Change<BucketSpec>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    let rate: Option<Rate> = Option::deserialize(deserializer)?;
+    let rate: Option<RateSpec> = Option::deserialize(deserializer)?;
     let bucket = rate.map(BucketSpec::try_from).transpose();
     let bucket = bucket.map_err(serde::de::Error::custom)?;
     Ok(bucket.map_or(Change::Remove, Change::Set))
