@@ -145,9 +145,15 @@ impl Desk {
             let tag = held.tag;
             state.ended.push(Finished { tag, result });
         }
+        drop(state);
+        self.ring();
+        true
+    }
+
+    /// Wakes the loop as if something had ended.
+    pub fn ring(&self) {
         // The counter cannot become full.
         let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
-        true
     }
 
     /// Ends all operations that run.

@@ -395,6 +395,13 @@ impl VirtioDevice for Block {
     }
 
     fn event(&mut self, token: u32) {
+        if token == ENGINE
+            && !self.flight.is_flying()
+            && let Some(engine) = self.disk.engine()
+        {
+            // Ends that nobody waits for are not left to wake the loop again.
+            engine.finished(&mut Vec::new());
+        }
         if token == ENGINE || self.throttle.is_over() {
             self.go_on();
         }

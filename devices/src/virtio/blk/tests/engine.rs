@@ -256,6 +256,17 @@ fn what_goes_on_later_is_not_forgotten() {
     assert_eq!(late.back().get(&(0, head)).map(|back| back.0), Some(OK));
 }
 
+/// An engine that wakes the loop for nothing does so once.
+#[test]
+fn a_wake_for_nothing_is_no_storm() {
+    let mut late = Late::new(1, 8);
+    for _ in 0..2 {
+        late.desk.ring();
+        late.driver.run();
+        late.alive();
+    }
+}
+
 /// A full engine holds requests back, on every queue, and each of them goes on when it has room.
 #[test]
 fn a_full_engine_is_waited_for() {
@@ -557,4 +568,85 @@ fn limits_change_in_flight() {
         all += late.statuses().len();
     }
     assert!(late.number("throttled") >= 1);
+}
+
+/// A file on each real engine, with more requests on four queues than an engine has room for; a
+/// reset in their middle; and all of it once more.
+#[test]
+fn real_engines_serve_four_queues() {
+    use crate::disk::{Access, EngineChoice};
+
+    let (blocks, bytes) = (400_u64, 4096_u32);
+    for engine in [
+        EngineChoice::Sync,
+        EngineChoice::Auto,
+        EngineChoice::IoUring,
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(blocks * u64::from(bytes)).unwrap();
+        let access = Access {
+            engine,
+            ..Access::default()
+        };
+        let disk = RawDisk::open_with(file.path(), access).unwrap();
+        let block = Block::new(Box::new(disk), "").with_queues(4);
+        let mut driver = GuestDriver::started(Box::new(block));
+        let status = driver.room(1);
+        let publish = |driver: &mut GuestDriver, kind, number: u64, data: Buffer| {
+            let queue = u32::try_from(number % 4).unwrap();
+            let head = driver.holding(&header(kind, number * 8));
+            driver.ring(queue).add(&[head, data, status]);
+        };
+        let finish = |driver: &mut GuestDriver, count: u64| {
+            (0..4).for_each(|queue| driver.set(QUEUE_NOTIFY, queue));
+            let mut ended = 0;
+            while ended < count {
+                driver.run();
+                for queue in 0..4 {
+                    ended += std::iter::from_fn(|| driver.ring(queue).take_used()).count() as u64;
+                }
+            }
+            assert_eq!(ended, count);
+        };
+        let pages: Vec<Buffer> = (0..8_u8)
+            .map(|n| driver.holding(&vec![n + 1; 4096]))
+            .collect();
+        // Eighty chains of three descriptors fit into a ring.
+        let some = |n: u64| (n * 320..(n + 1) * 320).map(move |n| n % blocks);
+        for number in some(0) {
+            publish(
+                &mut driver,
+                WRITE,
+                number,
+                pages[usize::try_from(number % 8).unwrap()],
+            );
+        }
+        finish(&mut driver, 320);
+        let room = driver.room(bytes * 4);
+        for number in some(1) {
+            let at = room.at + number % 4 * u64::from(bytes);
+            publish(&mut driver, READ, number, Buffer::writable(at, bytes));
+        }
+        (0..4).for_each(|queue| driver.set(QUEUE_NOTIFY, queue));
+        driver.step();
+        driver.reset();
+        driver.ram.write_bytes(room.at, &[0x5a; 4096 * 4]).unwrap();
+        driver.run();
+        assert!(driver.bytes(room).iter().all(|byte| *byte == 0x5a));
+        driver.start(u64::MAX);
+        for number in some(0) {
+            let number = number % 8;
+            let at = room.at + number % 4 * u64::from(bytes);
+            publish(&mut driver, READ, number, Buffer::writable(at, bytes));
+        }
+        finish(&mut driver, 320);
+        assert_eq!(driver.bytes(status), [OK]);
+        for number in 0..320_u64 {
+            let mut found = [0; 4096];
+            let at = number * u64::from(bytes);
+            std::os::unix::fs::FileExt::read_exact_at(file.as_file(), &mut found, at).unwrap();
+            let byte = u8::try_from(number % 8).unwrap() + 1;
+            assert!(found.iter().all(|found| *found == byte), "block {number}");
+        }
+    }
 }
