@@ -28,7 +28,9 @@ fn main() -> io::Result<()> {
                 "balloon" => (Some("virtio_balloon"), Some(0)),
                 // Of both: its own rows, and those of rings and registers.
                 "rng" if row.id.starts_with("rng") => (Some("virtio_rng"), Some(1)),
-                name if name.starts_with("block") => (Some("virtio_blk"), Some(0)),
+                "block" | "block-written" => (Some("virtio_blk"), Some(0)),
+                // The same rows again, and those that need their host.
+                name if name.starts_with("block-") => continue,
                 _ => (None, None),
             };
             let wanted = own.map_or(target.starts_with("transport"), |own| own == target);
