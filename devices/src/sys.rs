@@ -11,8 +11,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{FallocateFlags, fallocate};
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
+    VolatileSlice,
 };
 
+use crate::disk::spans::total;
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
@@ -67,7 +69,7 @@ fn transfer_with(
     offset: u64,
     flags: i32,
 ) -> Transferred {
-    let total: u64 = spans.iter().map(|span| u64::from(span.len)).sum();
+    let total = total(spans);
     let mut done = 0_u64;
     while done < total {
         // Most requests have one piece, and a short list is made quickly.
@@ -108,47 +110,58 @@ const EMPTY: libc::iovec = libc::iovec {
     iov_len: 0,
 };
 
-/// Fills `pieces` with what follows the first `skip` bytes of `spans`: how many are filled.
-fn gather(
+/// Hands `take` each piece of the host's memory that holds what follows the first `skip` bytes of
+/// `spans`, in their order, until `take` says that it has enough.
+fn each_piece(
     ram: &GuestRam,
     spans: &[Span],
     mut skip: u64,
-    pieces: &mut [libc::iovec],
-) -> io::Result<usize> {
-    let outside = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let mut pieces_left = pieces.iter_mut();
-    let mut count = 0;
+    mut take: impl FnMut(&VolatileSlice<'_>) -> bool,
+) -> io::Result<()> {
+    let outside = || io::Error::from(io::ErrorKind::InvalidInput);
     for span in spans {
         let len = u64::from(span.len);
         if skip >= len {
             skip -= len;
             continue;
         }
-        let start = span.at.wrapping_add(skip);
-        let left = usize::try_from(len - skip).unwrap_or_default();
+        let at = span.at.checked_add(skip).ok_or_else(outside)?;
+        let left = usize::try_from(len - skip).map_err(|_| outside())?;
         skip = 0;
-        if let Some(slice) = ram.slice(start, left) {
-            let Some(piece) = pieces_left.next() else {
-                return Ok(count);
-            };
-            let guard = slice.ptr_guard_mut();
-            piece.iov_base = guard.as_ptr().cast();
-            piece.iov_len = guard.len();
-            count += 1;
+        if let Some(slice) = ram.slice(at, left) {
+            if !take(&slice) {
+                return Ok(());
+            }
             continue;
         }
-        let at = GuestAddress(start);
-        for slice in GuestMemoryBackend::get_slices(ram.memory(), at, left) {
-            let slice = slice.map_err(|_| outside(()))?;
-            let Some(piece) = pieces_left.next() else {
-                return Ok(count);
-            };
-            let guard = slice.ptr_guard_mut();
-            piece.iov_base = guard.as_ptr().cast();
-            piece.iov_len = guard.len();
-            count += 1;
+        for slice in GuestMemoryBackend::get_slices(ram.memory(), GuestAddress(at), left) {
+            if !take(&slice.map_err(|_| outside())?) {
+                return Ok(());
+            }
         }
     }
+    Ok(())
+}
+
+/// Fills `pieces` with what follows the first `skip` bytes of `spans`: how many are filled.
+fn gather(
+    ram: &GuestRam,
+    spans: &[Span],
+    skip: u64,
+    pieces: &mut [libc::iovec],
+) -> io::Result<usize> {
+    let mut pieces_left = pieces.iter_mut();
+    let mut count = 0;
+    each_piece(ram, spans, skip, |slice| {
+        let Some(piece) = pieces_left.next() else {
+            return false;
+        };
+        let guard = slice.ptr_guard_mut();
+        piece.iov_base = guard.as_ptr().cast();
+        piece.iov_len = guard.len();
+        count += 1;
+        true
+    })?;
     Ok(count)
 }
 

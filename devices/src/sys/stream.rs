@@ -3,9 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use vm_memory::{GuestAddress, GuestMemoryBackend};
-
-use super::{EMPTY, PIECES};
+use super::{EMPTY, PIECES, each_piece};
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
@@ -27,33 +25,25 @@ impl<'a> Pieces<'a> {
 
     /// Adds up to `max` of the bytes of `spans` that follow the first `skip`: how many, which is
     /// less than there are when no more pieces fit.
-    pub(crate) fn add(&mut self, spans: &[Span], mut skip: u64, max: usize) -> usize {
+    pub(crate) fn add(&mut self, spans: &[Span], skip: u64, max: usize) -> usize {
         let mut added = 0_usize;
-        for span in spans {
-            let len = u64::from(span.len);
-            if skip >= len {
-                skip -= len;
-                continue;
+        let gathered = each_piece(self.ram, spans, skip, |slice| {
+            let guard = slice.ptr_guard_mut();
+            let wanted = guard.len().min(max.saturating_sub(added));
+            match self.list.get_mut(self.count) {
+                Some(piece) if wanted > 0 => {
+                    piece.iov_base = guard.as_ptr().cast();
+                    piece.iov_len = wanted;
+                }
+                _ => return false,
             }
-            let left = usize::try_from(len - skip).unwrap_or(usize::MAX);
-            let wanted = left.min(max.saturating_sub(added));
-            if wanted == 0 {
-                break;
-            }
-            let at = GuestAddress(span.at.wrapping_add(skip));
-            skip = 0;
-            for slice in GuestMemoryBackend::get_slices(self.ram.memory(), at, wanted) {
-                // A span was found to be memory when its chain was taken.
-                let (Ok(slice), Some(piece)) = (slice, self.list.get_mut(self.count)) else {
-                    return added;
-                };
-                let guard = slice.ptr_guard_mut();
-                piece.iov_base = guard.as_ptr().cast();
-                piece.iov_len = guard.len();
-                added = added.saturating_add(guard.len());
-                self.count += 1;
-            }
-        }
+            added = added.saturating_add(wanted);
+            self.count += 1;
+            true
+        });
+        // A span was found to be memory when its chain was taken. Were it none, what came before
+        // it counts.
+        drop(gathered);
         added
     }
 

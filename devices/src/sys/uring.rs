@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use super::Direction;
+use super::{Direction, each_piece};
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
@@ -163,22 +162,34 @@ impl Ring {
     /// Takes a transfer under a free tag: false when the tag is not free, or the spans are not
     /// guest memory.
     pub(crate) fn transfer(&mut self, tag: u16, transfer: Transfer<'_>) -> bool {
+        let Transfer {
+            direction,
+            offset,
+            skip,
+            ram,
+            spans,
+        } = transfer;
         let mut pieces = self.spare.pop().unwrap_or_default();
-        if gather(&transfer, &mut pieces).is_none() {
+        let gathered = each_piece(ram, spans, skip, |slice| {
+            let guard = slice.ptr_guard_mut();
+            pieces.push(Piece {
+                base: guard.as_ptr().expose_provenance(),
+                len: guard.len(),
+            });
+            true
+        });
+        if gathered.is_err() || pieces.is_empty() {
             return false;
         }
-        let kind = Kind::Transfer {
-            direction: transfer.direction,
-            offset: transfer.offset,
-        };
+        let kind = Kind::Transfer { direction, offset };
         self.add(
             tag,
             Job {
                 kind,
                 pieces,
                 at: 0,
-                done: transfer.skip,
-                _ram: Some(transfer.ram.clone()),
+                done: skip,
+                _ram: Some(ram.clone()),
             },
         )
     }
@@ -433,29 +444,6 @@ fn entry(direction: Direction, pieces: &[Piece], offset: u64) -> squeue::Entry {
             .offset(offset)
             .build(),
     }
-}
-
-/// Fills `pieces` with what follows the first `skip` bytes of the spans.
-fn gather(transfer: &Transfer<'_>, pieces: &mut Vec<Piece>) -> Option<()> {
-    let mut skip = transfer.skip;
-    for span in transfer.spans {
-        let len = u64::from(span.len);
-        if skip >= len {
-            skip = skip.saturating_sub(len);
-            continue;
-        }
-        let at = GuestAddress(span.at.checked_add(skip)?);
-        let left = usize::try_from(len.saturating_sub(skip)).ok()?;
-        skip = 0;
-        for slice in GuestMemoryBackend::get_slices(transfer.ram.memory(), at, left) {
-            let guard = slice.ok()?.ptr_guard_mut();
-            pieces.push(Piece {
-                base: guard.as_ptr().expose_provenance(),
-                len: guard.len(),
-            });
-        }
-    }
-    (!pieces.is_empty()).then_some(())
 }
 
 impl AsFd for Ring {
