@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use super::spans;
 use super::{SECTOR_BYTES, TransferError};
-use crate::ram::GuestRam;
+use crate::ram::{GuestRam, OutOfRam};
 use crate::sys::Direction;
 use crate::virtio::Span;
 
@@ -89,16 +89,7 @@ impl Piece<'_> {
     fn read(&self, file: &File, buffer: &mut Buffer, ram: &GuestRam) -> io::Result<()> {
         let bytes = buffer.bytes(self.blocks)?;
         file.read_exact_at(bytes, self.block)?;
-        let mut at = usize::try_from(self.before).unwrap_or(usize::MAX);
-        for span in self.part {
-            let len = usize::try_from(span.len).unwrap_or(usize::MAX);
-            let end = at.saturating_add(len);
-            let from = bytes.get(at..end).ok_or(io::ErrorKind::InvalidInput)?;
-            ram.write_bytes(span.at, from)
-                .map_err(|_| io::ErrorKind::InvalidInput)?;
-            at = end;
-        }
-        Ok(())
+        self.copy(bytes, |at, piece| ram.write_bytes(at, piece))
     }
 
     fn write(&self, file: &File, buffer: &mut Buffer, ram: &GuestRam) -> io::Result<()> {
@@ -106,16 +97,25 @@ impl Piece<'_> {
         if self.before != 0 || spans::total(self.part) != self.blocks {
             file.read_exact_at(bytes, self.block)?;
         }
+        self.copy(bytes, |at, piece| ram.read_bytes(at, piece))?;
+        file.write_all_at(bytes, self.block)
+    }
+
+    /// Moves the part between the blocks' bytes and guest memory, whichever way `each` does.
+    fn copy(
+        &self,
+        bytes: &mut [u8],
+        each: impl Fn(u64, &mut [u8]) -> Result<(), OutOfRam>,
+    ) -> io::Result<()> {
         let mut at = usize::try_from(self.before).unwrap_or(usize::MAX);
         for span in self.part {
             let len = usize::try_from(span.len).unwrap_or(usize::MAX);
             let end = at.saturating_add(len);
-            let to = bytes.get_mut(at..end).ok_or(io::ErrorKind::InvalidInput)?;
-            ram.read_bytes(span.at, to)
-                .map_err(|_| io::ErrorKind::InvalidInput)?;
+            let piece = bytes.get_mut(at..end).ok_or(io::ErrorKind::InvalidInput)?;
+            each(span.at, piece).map_err(|_| io::ErrorKind::InvalidInput)?;
             at = end;
         }
-        file.write_all_at(bytes, self.block)
+        Ok(())
     }
 }
 
