@@ -189,11 +189,9 @@ pub struct Virtqueue {
     indirect: bool,
     in_flight: Box<[bool]>,
     spare: Vec<Vec<Span>>,
-    // How far the driver has been followed, how far it was seen to be, how much was given back,
-    // and how much of that when it was last asked whether it wants to hear of it.
-    next_available: u16,
+    // How far the driver was seen to be, and how much was given back when it was last asked whether
+    // it wants to hear of it. How far it has been followed is `queue`'s to know.
     seen: u16,
-    next_used: u16,
     announced: u16,
     silenced: bool,
     unannounced: bool,
@@ -244,9 +242,7 @@ impl Virtqueue {
             indirect: features & features::RING_INDIRECT_DESC != 0,
             in_flight: vec![false; size.into()].into_boxed_slice(),
             spare: Vec::new(),
-            next_available: 0,
             seen: 0,
-            next_used: 0,
             announced: 0,
             silenced: false,
             unannounced: false,
@@ -342,7 +338,6 @@ impl Virtqueue {
             return Ok(false);
         }
         self.silenced = false;
-        self.queue.set_next_avail(self.next_available);
         let more = self.queue.enable_notification(self.ram.memory());
         more.map_err(|_| {
             self.fail(QueueBroken::Ring);
@@ -391,7 +386,8 @@ impl Virtqueue {
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, OutOfRam> {
-        let before = std::mem::replace(&mut self.announced, self.next_used);
+        let used = self.queue.next_used();
+        let before = std::mem::replace(&mut self.announced, used);
         // The used index has to be out before the driver's wishes are read: the driver says what
         // it wants and then looks at the index.
         fence(Ordering::SeqCst);
@@ -402,8 +398,8 @@ impl Virtqueue {
                 .wrapping_add(u64::from(self.queue.size()).wrapping_mul(2));
             let event = self.ram.load(at, Ordering::Relaxed)?;
             // Whether the index has passed the one that the driver named (2.7.10).
-            let passed = self.next_used.wrapping_sub(event).wrapping_sub(1);
-            return Ok(passed < self.next_used.wrapping_sub(before));
+            let passed = used.wrapping_sub(event).wrapping_sub(1);
+            return Ok(passed < used.wrapping_sub(before));
         }
         let flags = self.ram.load(available, Ordering::Relaxed)?;
         Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
@@ -412,24 +408,25 @@ impl Virtqueue {
     /// The first descriptor of the next chain.
     fn take_head(&mut self) -> Result<Option<u16>, QueueBroken> {
         let (size, available) = (self.queue.size(), self.queue.avail_ring());
-        if self.next_available == self.seen {
+        let next = self.queue.next_avail();
+        if next == self.seen {
             let index = self.ram.load(available.wrapping_add(2), Ordering::Acquire);
             let index = index.map_err(|_| QueueBroken::Ring)?;
-            if index.wrapping_sub(self.next_available) > size {
+            if index.wrapping_sub(next) > size {
                 return Err(QueueBroken::IndexJump);
             }
             self.seen = index;
-            if self.next_available == index {
+            if next == index {
                 return Ok(None);
             }
         }
-        let slot = self.next_available & size.wrapping_sub(1);
+        let slot = next & size.wrapping_sub(1);
         let at = available
             .wrapping_add(4)
             .wrapping_add(u64::from(slot).wrapping_mul(2));
         let head = self.ram.load(at, Ordering::Relaxed);
         let head = head.map_err(|_| QueueBroken::Ring)?;
-        self.next_available = self.next_available.wrapping_add(1);
+        self.queue.set_next_avail(next.wrapping_add(1));
         if !self.silenced {
             self.silenced = true;
             let silence = self.queue.disable_notification(self.ram.memory());
@@ -440,16 +437,17 @@ impl Virtqueue {
 
     /// Puts a chain into the used ring, and shows the driver that it is there.
     fn give_back(&mut self, head: u16, written: u32) -> Result<(), OutOfRam> {
-        let used = self.queue.used_ring();
-        let slot = self.next_used & self.queue.size().wrapping_sub(1);
-        let at = used
+        let (ring, next) = (self.queue.used_ring(), self.queue.next_used());
+        let slot = next & self.queue.size().wrapping_sub(1);
+        let at = ring
             .wrapping_add(4)
             .wrapping_add(u64::from(slot).wrapping_mul(8));
         let element = u64::from(written) << 32 | u64::from(head);
         self.ram.write(at, &element.to_le())?;
-        self.next_used = self.next_used.wrapping_add(1);
+        let next = next.wrapping_add(1);
+        self.queue.set_next_used(next);
         self.ram
-            .store(used.wrapping_add(2), self.next_used, Ordering::Release)
+            .store(ring.wrapping_add(2), next, Ordering::Release)
     }
 
     /// Copies and checks a whole chain.
