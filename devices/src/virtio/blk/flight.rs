@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::request::{Request, Step};
+use crate::disk::engine::Finished;
 
 /// A request in the air, and what is being done of it.
 pub(super) type Flying = (Request, Step);
@@ -14,6 +15,8 @@ pub(super) struct Flight {
     free: Vec<u16>,
     /// One step of theirs has ended, and the next is to begin.
     pub(super) landed: VecDeque<Request>,
+    /// Room for what the engine has ended, kept from one look to the next.
+    pub(super) ended: Vec<Finished>,
     /// No engine, or one that has failed: everything is done within the call.
     grounded: bool,
 }

@@ -284,26 +284,25 @@ impl Block {
         if self.disk.engine().is_none() {
             return;
         }
-        // A turn after an engine's event may leave something over.
-        let ready = self.throttle.make_timer().and_then(|()| self.wake());
-        let ready = ready.and_then(|()| match &self.wake {
-            Some(wake) => wake.watch(self.disk.engine()),
-            None => Ok(()),
-        });
-        if let Err(error) = ready {
+        if let Err(error) = self.wake_for_engine() {
             log::warn!("disk: its engine cannot be watched and is not used: {error}");
             self.flight.give_up_engine();
         }
     }
 
-    /// Makes what an engine wakes the loop through, when it is needed first.
-    fn wake(&mut self) -> io::Result<()> {
-        if self.wake.is_none() {
-            let wake = Wake::new()?;
-            self.watches.readable(&wake, ENGINE);
-            self.wake = Some(wake);
-        }
-        Ok(())
+    /// What an engine wakes the loop through is made when it is needed first.
+    fn wake_for_engine(&mut self) -> io::Result<()> {
+        // A turn after an engine's event may leave something over.
+        self.throttle.make_timer()?;
+        let wake = match &self.wake {
+            Some(wake) => wake,
+            None => {
+                let wake = Wake::new()?;
+                self.watches.readable(&wake, ENGINE);
+                self.wake.insert(wake)
+            }
+        };
+        wake.watch(self.disk.engine())
     }
 }
 

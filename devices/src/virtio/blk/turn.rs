@@ -340,12 +340,12 @@ impl Block {
         if !self.flight.is_flying() {
             return false;
         }
-        let mut done = Vec::new();
+        let mut done = std::mem::take(&mut self.flight.ended);
         if let Some(engine) = self.disk.engine() {
             engine.finished(&mut done);
         }
         let any = !done.is_empty();
-        for Finished { tag, result } in done {
+        for Finished { tag, result } in done.drain(..) {
             let Some((mut request, step)) = self.flight.land(tag) else {
                 continue;
             };
@@ -361,6 +361,7 @@ impl Block {
                 }
             }
         }
+        self.flight.ended = done;
         any
     }
 
