@@ -8,6 +8,7 @@
 pub mod bus;
 pub mod disk;
 pub mod event;
+pub mod host;
 pub mod inspect;
 pub mod legacy;
 pub mod limit;

@@ -11,11 +11,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{FileType, OFlags};
 
 use api::spec::DiskFormat;
 use devices::disk::{OpenProblem, open};
+use devices::host;
 
 use crate::config::{Config, DiskConfig};
 
@@ -68,7 +68,7 @@ pub struct FileError {
 #[derive(Debug, thiserror::Error)]
 pub enum FileProblem {
     /// The host refuses to open it.
-    #[error("can't be opened: {}", crate::files::reason(.0))]
+    #[error("can't be opened: {}", host::reason(.0))]
     Open(io::Error),
     /// It is no disk, or can't be used as one is asked to.
     #[error(transparent)]
@@ -80,7 +80,7 @@ pub enum FileProblem {
     #[error("is empty")]
     Empty,
     /// It can't be read.
-    #[error("can't be read: {}", crate::files::reason(.0))]
+    #[error("can't be read: {}", host::reason(.0))]
     Read(io::Error),
 }
 
@@ -101,15 +101,6 @@ impl FileError {
             FileProblem::Kind(_) => format!("give the path of a file as {field}"),
             FileProblem::Empty => format!("check that the {field} was written completely"),
         }
-    }
-}
-
-/// The system's words for an error, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text.split_at(end).0.to_lowercase(),
-        None => text,
     }
 }
 
@@ -159,7 +150,7 @@ fn open_file(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
         path: path.to_owned(),
         problem,
     };
-    let fd = open_plainly(path, OFlags::RDONLY).map_err(|e| refuse(FileProblem::Open(e.into())))?;
+    let fd = host::open(path, OFlags::RDONLY).map_err(|e| refuse(FileProblem::Open(e.into())))?;
     let open = measure(fd).map_err(refuse)?;
     match open.len {
         0 => Err(refuse(FileProblem::Empty)),
@@ -182,23 +173,12 @@ fn open_disk(disk: &DiskConfig) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// Opens without waiting for a writer of a FIFO, and without making a terminal ours.
-fn open_plainly(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty())
-}
-
 /// The length of a regular file.
 fn measure(fd: OwnedFd) -> Result<OpenFile, FileProblem> {
     let stat = rustix::fs::fstat(&fd).map_err(|e| FileProblem::Read(e.into()))?;
     let len = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => u64::try_from(stat.st_size).unwrap_or(0),
-        FileType::BlockDevice => return Err(FileProblem::Kind("a block device")),
-        FileType::Directory => return Err(FileProblem::Kind("a directory")),
-        FileType::Fifo => return Err(FileProblem::Kind("a FIFO")),
-        FileType::Socket => return Err(FileProblem::Kind("a socket")),
-        FileType::CharacterDevice => return Err(FileProblem::Kind("a character device")),
-        _ => return Err(FileProblem::Kind("of an unknown kind")),
+        other => return Err(FileProblem::Kind(host::name(other))),
     };
     Ok(OpenFile {
         file: fd.into(),

@@ -4,16 +4,15 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, poll};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom, StatxFlags};
 
 use super::direct::Alignment;
 use super::{SECTOR_BYTES, Topology};
+use crate::host::{self, open, reason};
 use crate::sys::lock::{is_taken, share};
 
 /// Alignment where the host does not tell.
@@ -147,15 +146,6 @@ fn lengthen(bytes: u64, to: u64, path: &dyn fmt::Display) -> String {
     )
 }
 
-/// The system's words for an error, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text.get(..end).unwrap_or_default().to_lowercase(),
-        None => text,
-    }
-}
-
 /// Opens a file or block device to be used as `access` says, without waiting for anybody.
 ///
 /// # Errors
@@ -188,25 +178,14 @@ pub fn open_file(path: &Path, access: Access) -> Result<File, OpenProblem> {
     Err(OpenProblem::ReadOnly(error.into()))
 }
 
-/// Opens without waiting for the other end of a FIFO, and without making a terminal ours.
-fn open(path: &Path, rights: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = rights | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty())
-}
-
 /// Whether it is a block device, or a file; nothing else is a disk.
 fn is_device(file: &File) -> Result<bool, OpenProblem> {
     let stat = rustix::fs::fstat(file).map_err(|error| io_problem("looked at", error))?;
-    let found = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => return Ok(false),
-        FileType::BlockDevice => return Ok(true),
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        _ => "of an unknown kind",
-    };
-    Err(OpenProblem::Kind(found))
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(false),
+        FileType::BlockDevice => Ok(true),
+        other => Err(OpenProblem::Kind(host::name(other))),
+    }
 }
 
 fn io_problem(doing: &'static str, error: impl Into<io::Error>) -> OpenProblem {

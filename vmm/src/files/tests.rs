@@ -4,6 +4,8 @@ use std::os::unix::net::UnixListener;
 use api::spec::{DiskSpec, KernelSpec, MachineSpec};
 use tempfile::TempDir;
 
+use rustix::fs::Mode;
+
 use super::*;
 
 const BUILT_IN: BuiltIn = BuiltIn {

@@ -2,9 +2,9 @@
 //! here, before anything changes.
 
 use std::error::Error;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use api::limits::{BucketSpec, LimitsSpec};
 use api::request::{BalloonChange, DriveChange, Hinting, LimitsChange};
 use api::spec::{DiskFormat, SizeSpec};
 use devices::disk::{Access, Disk, OverlayDisk, Qcow2Disk, RawDisk, SECTOR_BYTES};
+use devices::host;
 use devices::limit;
 use devices::virtio::{BalloonCommand, DeviceCommand};
+use rustix::fs::OFlags;
 
 use super::job::Step;
 use super::machine::{Device, Drive, Effect, Image};
@@ -225,14 +227,8 @@ fn grow(image: &Image, read_only: bool, size: &SizeSpec) -> Result<Option<Grown>
 }
 
 fn open_file(path: &Path, write: bool) -> io::Result<File> {
-    // Without waiting for the other end of what may be a pipe.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(write)
-        .custom_flags(flags)
-        .open(path)
+    let rights = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    Ok(host::open(path, rights)?.into())
 }
 
 /// An image that cannot be used, whose text says what to do after a semicolon.
