@@ -1,10 +1,12 @@
-//! What both PID 1s do first: mount the kernel's file systems and load modules.
+//! What both PID 1s do first: mount the kernel's file systems and load modules. And what several
+//! programs of the lab need.
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{ClockId, Timespec, clock_nanosleep_relative};
 use std::ffi::CStr;
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// Mounts /dev, /proc and /sys.
@@ -55,6 +57,16 @@ pub fn rest() {
     };
     // Woken early is as good.
     let _ = clock_nanosleep_relative(ClockId::Monotonic, &tenth);
+}
+
+/// Listens for a guest at a path, where a case before this one may have left its socket.
+///
+/// # Errors
+/// Names the path that cannot be had.
+pub fn listen(path: &str) -> Result<UnixListener> {
+    // Nothing to remove is the case the first time.
+    let _ = std::fs::remove_file(path);
+    UnixListener::bind(path).with_context(|| format!("listening at {path}"))
 }
 
 /// The value of `NAME=` on the kernel's command line.

@@ -9,7 +9,7 @@ use rustix::system::{RebootCommand, reboot};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 /// Where the guest listens, where nobody does, and where the host listens for the guest.
@@ -123,7 +123,7 @@ fn host(path: &str, test: &str, number: u64) -> Result<()> {
             stream::check(&stream, number).map_err(anyhow::Error::msg)
         }
         "guest" => {
-            let listener = UnixListener::bind(format!("{path}_{CALLED}"))?;
+            let listener = setup::listen(&format!("{path}_{CALLED}"))?;
             let stream = ask(path, &format!("call={number}"))?;
             let (called, _) = listener.accept()?;
             let mut all = Vec::new();

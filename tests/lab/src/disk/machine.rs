@@ -56,9 +56,7 @@ impl Machine {
     /// Starts the program over a drive, with further arguments, and waits for the guest's call.
     pub(super) fn start(drive: &str, cmdline: &str, more: &[&str]) -> Result<Machine> {
         let path = format!("{SOCKET}_{PORT}");
-        // Nothing to remove is the case the first time.
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).context("listening for the guest")?;
+        let listener = crate::setup::listen(&path)?;
         listener.set_nonblocking(true)?;
         let log = File::create(CONSOLE).context(CONSOLE)?;
         let child = Command::new(CORACLE)
