@@ -14,6 +14,7 @@ pub mod legacy;
 pub mod limit;
 pub mod line;
 pub mod log;
+pub mod net;
 pub mod pci;
 pub mod ram;
 mod sys;

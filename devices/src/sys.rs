@@ -18,6 +18,7 @@ use crate::disk::spans::total;
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
+pub(crate) mod frame;
 pub(crate) mod lock;
 pub(crate) mod stream;
 pub(crate) mod uring;

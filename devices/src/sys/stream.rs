@@ -85,7 +85,7 @@ impl<'a> Pieces<'a> {
 }
 
 /// Repeats a call that a signal interrupts.
-fn moved(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn moved(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
             Ok(count) => return Ok(count),

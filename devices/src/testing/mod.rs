@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod disk;
 pub mod driver;
 pub mod late;
+pub mod net;
 pub mod registers;
 pub mod ring;
 pub mod vsock;
@@ -12,6 +13,7 @@ pub mod vsock;
 pub use disk::SharedDisk;
 pub use driver::GuestDriver;
 pub use late::{Desk, Fate, LateDisk};
+pub use net::{FarEnd, TestLink};
 pub use ring::{Buffer, Ring};
 
 use std::sync::Arc;
