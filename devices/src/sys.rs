@@ -21,6 +21,7 @@ use crate::virtio::Span;
 pub(crate) mod frame;
 pub(crate) mod lock;
 pub(crate) mod stream;
+pub(crate) mod tap;
 pub(crate) mod uring;
 
 /// How many pieces one system call moves; the kernel takes up to 1024.

@@ -5,6 +5,9 @@
 //! buffers (virtio 1.2, 5.1.6). Frames that leave a checksum or their cutting into segments to
 //! the other side say so there.
 
+pub mod frames;
+pub mod tap;
+
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
