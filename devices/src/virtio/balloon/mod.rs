@@ -64,6 +64,9 @@ struct Work {
     // How far the writable part of it is dealt with: the span and the offset in that.
     span: usize,
     offset: u64,
+    // How many more pages, or bytes of free memory, the request may name: in all no more than
+    // the guest has. What is beyond that can only be named twice or not be there.
+    allowed: u64,
 }
 
 impl Work {
@@ -74,14 +77,16 @@ impl Work {
             current: None,
             span: 0,
             offset: 0,
+            allowed: 0,
         }
     }
 
-    fn next(&mut self) -> Option<Chain> {
+    /// The request that is under way, or the next one, which may name so much.
+    fn next(&mut self, allowed: u64) -> Option<Chain> {
         if let Some(chain) = self.current.take() {
             return Some(chain);
         }
-        (self.span, self.offset) = (0, 0);
+        (self.span, self.offset, self.allowed) = (0, 0, allowed);
         self.queue.pop().ok().flatten()
     }
 
@@ -95,9 +100,13 @@ impl Work {
                 self.offset = 0;
                 continue;
             }
+            if self.allowed == 0 {
+                return None;
+            }
             let at = span.at.saturating_add(self.offset);
-            let len = left.min(most);
+            let len = left.min(most).min(self.allowed);
             self.offset = self.offset.saturating_add(len);
+            self.allowed = self.allowed.saturating_sub(len);
             return Some((at, len));
         }
     }
@@ -294,20 +303,21 @@ impl Balloon {
 
     /// Reads page numbers, in one direction or the other.
     fn move_pages(&mut self, queue: usize, ram: &GuestRam) -> Progress {
-        let mut numbers = 0;
+        let mut budget = NUMBERS_A_TURN;
+        let allowed = page_count(self.settings.memory_bytes).into();
         for _ in 0..CHAINS_A_TURN {
             let Some(work) = work(&mut self.running, queue) else {
                 return Progress::Idle;
             };
-            let Some(mut chain) = work.next() else {
+            let Some(mut chain) = work.next(allowed) else {
                 return Progress::Idle;
             };
             let inflate = work.role == Role::Inflate;
-            let mut left = !chain.readable().is_empty();
-            while left && numbers < NUMBERS_A_TURN {
+            while !chain.readable().is_empty() && work.allowed > 0 && budget > 0 {
                 let mut bytes = [0; NUMBERS_AT_ONCE * 4];
-                let len = chain.read(ram, &mut bytes);
-                left = len > 0 && !chain.readable().is_empty();
+                let most = usize::try_from(work.allowed).unwrap_or(usize::MAX);
+                let most = most.min(NUMBERS_AT_ONCE).saturating_mul(4);
+                let len = chain.read(ram, bytes.get_mut(..most).unwrap_or_default());
                 let read = bytes.get(..len).unwrap_or_default();
                 let whole = read.chunks_exact(4);
                 if !whole.remainder().is_empty() {
@@ -316,7 +326,8 @@ impl Balloon {
                 }
                 let word = |bytes: &[u8]| bytes.first_chunk().copied().map(u32::from_le_bytes);
                 let mut read: Vec<u32> = whole.filter_map(word).collect();
-                numbers = numbers.saturating_add(read.len());
+                budget = budget.saturating_sub(read.len());
+                work.allowed = work.allowed.saturating_sub(read.len() as u64);
                 if inflate {
                     self.counts.add(self.pages.give_up(ram, &mut read));
                 } else {
@@ -324,10 +335,12 @@ impl Balloon {
                     self.counts.unknown = self.counts.unknown.saturating_add(unknown);
                 }
             }
-            if left {
+            let left = !chain.readable().is_empty();
+            if left && work.allowed > 0 {
                 work.current = Some(chain);
                 break;
             }
+            self.counts.malformed = self.counts.malformed.saturating_add(left.into());
             work.queue.complete(chain, 0);
         }
         Progress::More
@@ -356,6 +369,7 @@ impl Balloon {
     /// Free pages, which the guest reports by itself or was asked for.
     fn take_free_pages(&mut self, queue: usize, ram: &GuestRam) -> Progress {
         let mut budget = BYTES_A_TURN;
+        let allowed = self.settings.memory_bytes;
         for _ in 0..CHAINS_A_TURN {
             let Some(running) = &mut self.running else {
                 return Progress::Idle;
@@ -364,7 +378,7 @@ impl Balloon {
             let Some(Some(work)) = running.queues.get_mut(queue) else {
                 return Progress::Idle;
             };
-            let Some(mut chain) = work.next() else {
+            let Some(mut chain) = work.next(allowed) else {
                 return Progress::Idle;
             };
             let hints = work.role == Role::Hints;
@@ -393,6 +407,8 @@ impl Balloon {
                 work.current = Some(chain);
                 break;
             }
+            let left = chain.writable().get(work.span).is_some();
+            self.counts.malformed = self.counts.malformed.saturating_add(left.into());
             work.queue.complete(chain, 0);
         }
         Progress::More

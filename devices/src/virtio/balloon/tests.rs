@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::inspect::Value;
 use crate::testing::driver::register;
-use crate::testing::{Buffer, END, GuestDriver, HOLE, conformance};
+use crate::testing::{AFTER_HOLE, Buffer, END, GuestDriver, HOLE, conformance};
 use crate::virtio::features;
 
 const INFLATE: u32 = 0;
@@ -71,6 +71,36 @@ fn numbers(driver: &mut GuestDriver, pages: &[u64]) -> Buffer {
 fn conforms() {
     conformance::check(&|| balloon(settings()), INFLATE);
     conformance::check(&|| balloon(Settings::default()), DEFLATE);
+}
+
+/// A request cannot name more than there is, so its rest is not looked at.
+#[test]
+fn requests_end_where_the_guest_has_no_more() {
+    let mut driver = driver();
+    let all = u32::try_from(MEMORY / PAGE_BYTES).unwrap();
+    // The same list again and again, three times as long as it may be.
+    let list = driver.holding(
+        &(0x90..0x190_u32)
+            .flat_map(u32::to_le_bytes)
+            .collect::<Vec<_>>(),
+    );
+    let times = usize::try_from(all / 0x100).unwrap();
+    assert_eq!(driver.request(INFLATE, &vec![list; times]), Some(0));
+    assert_eq!(number(&mut driver, "malformed_requests"), 0);
+    let repeated = number(&mut driver, "repeated_pages");
+    assert_eq!(repeated, u64::from(all) - 0x100);
+    assert_eq!(driver.request(INFLATE, &vec![list; 3 * times]), Some(0));
+    assert_eq!(number(&mut driver, "malformed_requests"), 1);
+    assert_eq!(
+        number(&mut driver, "repeated_pages"),
+        repeated + u64::from(all)
+    );
+    let free = Buffer::writable(AFTER_HOLE, 0x10_0000);
+    assert_eq!(driver.request(REPORTS, &[free; 3]), Some(0));
+    assert_eq!(number(&mut driver, "malformed_requests"), 1);
+    assert_eq!(driver.request(REPORTS, &[free; 9]), Some(0));
+    assert_eq!(number(&mut driver, "malformed_requests"), 2);
+    assert_eq!(number(&mut driver, "reported_bytes"), 2 * MEMORY);
 }
 
 /// 5.5.6: what is given up reads as zeroes, and each page is counted once.
@@ -146,7 +176,10 @@ fn rings_in_the_balloon_are_survived() {
 /// Many numbers take several turns.
 #[test]
 fn a_turn_is_bounded() {
-    let mut driver = driver();
+    let mut driver = GuestDriver::started(balloon(Settings {
+        memory_bytes: 1 << 30,
+        ..settings()
+    }));
     driver
         .ram
         .write_bytes(0x30_0000, &[0xff; 0x10_0000])
