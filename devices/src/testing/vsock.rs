@@ -94,7 +94,8 @@ impl VsockGuest {
         let (_, pieces) = place
             .and_then(|place| self.given.remove(place))
             .expect("a buffer that was given");
-        let bytes: Vec<u8> = pieces.iter().flat_map(|p| self.driver.bytes(*p)).collect();
+        let bytes: Vec<_> = pieces.iter().map(|p| self.driver.bytes(*p)).collect();
+        let bytes = bytes.concat();
         let written = usize::try_from(written).expect("small");
         assert!(written <= bytes.len(), "more than the buffer");
         if written == 0 {

@@ -29,6 +29,8 @@ const FIRST_DOORBELL: u32 = 1;
 const CONFIG_WRITES_WAITING: usize = 64;
 /// Set in the event data of what a device watches itself.
 const DEVICE_EVENT: u32 = 1 << 31;
+/// How much a step takes up at once; the rest is for the next.
+const EVENTS_A_STEP: usize = 32;
 
 /// A queue as its driver set it up, and the flag by which the driver takes it back.
 pub(crate) type SetQueue = (QueueSetup, Arc<AtomicBool>);
@@ -224,6 +226,13 @@ struct Watch {
     armed: bool,
 }
 
+impl Watch {
+    /// The event data of it.
+    fn data(&self) -> u32 {
+        self.token | DEVICE_EVENT
+    }
+}
+
 impl Watches {
     /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable, as long
     /// as it is [wanted](Self::want). The device keeps it open to its own end.
@@ -259,43 +268,16 @@ impl Watches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the loop watch what is wanted, and nothing else.
-    fn apply(&self, ops: &mut EventOps<'_>) {
+    /// Makes the loop watch what is wanted, and nothing else: `change` adds or removes one.
+    fn apply<E: fmt::Display>(&self, mut change: impl FnMut(&Watch) -> Result<(), E>) {
         let mut watches = self.lock();
         for watch in watches.iter_mut().filter(|w| w.wanted != w.armed) {
-            let data = watch.token | DEVICE_EVENT;
-            let events = Events::with_data_raw(watch.fd, data, watch.for_what);
-            let done = if watch.wanted {
-                ops.add(events)
-            } else {
-                ops.remove(events)
-            };
-            if let Err(error) = done {
+            if let Err(error) = change(watch) {
                 log::error!("virtio: cannot change what is watched: {error}");
             }
             // Tried once: what epoll refuses it refuses again.
             watch.armed = watch.wanted;
         }
-    }
-
-    /// The tokens of all wanted descriptors that are ready now.
-    fn ready(&self) -> io::Result<Vec<u32>> {
-        if !self.lock().iter().any(|watch| watch.wanted) {
-            return Ok(Vec::new());
-        }
-        let epoll = Epoll::new()?;
-        let mut count = 0;
-        for watch in self.lock().iter().filter(|watch| watch.wanted) {
-            let event = EpollEvent::new(watch.for_what, watch.token.into());
-            epoll.ctl(ControlOperation::Add, watch.fd, event)?;
-            count += 1;
-        }
-        let mut events = vec![EpollEvent::default(); count];
-        let ready = epoll.wait(0, &mut events)?;
-        let tokens = events.iter().take(ready);
-        Ok(tokens
-            .filter_map(|e| u32::try_from(e.data()).ok())
-            .collect())
     }
 }
 
@@ -310,6 +292,8 @@ pub struct DeviceSlot {
     config_writes: Arc<AtomicUsize>,
     watches: Watches,
     active: bool,
+    // Where no loop runs the device.
+    own_loop: Option<Epoll>,
 }
 
 impl fmt::Debug for DeviceSlot {
@@ -349,26 +333,82 @@ impl DeviceSlot {
             config_writes,
             watches,
             active: false,
+            own_loop: None,
         };
         Ok((slot, handle))
     }
 
     /// Does what a loop would do once for each thing that is ready, without waiting: whether
     /// there was anything. For tests and fuzzers, which have no loop.
+    ///
+    /// # Panics
+    /// When the process has no file descriptor left.
     pub fn step(&mut self) -> bool {
-        let mut busy = false;
-        if self.wake.read().is_ok() {
+        let epoll = self.own_loop.take().unwrap_or_else(|| self.make_loop());
+        let mut ready = [EpollEvent::default(); EVENTS_A_STEP];
+        let count = epoll.wait(0, &mut ready).unwrap_or_default();
+        let ready = ready.get_mut(..count).unwrap_or_default();
+        // In an order that depends on nothing but what is ready.
+        ready.sort_unstable_by_key(EpollEvent::data);
+        for event in ready.iter() {
+            self.turn(u32::try_from(event.data()).unwrap_or_default());
+        }
+        self.watch_with(&epoll);
+        self.own_loop = Some(epoll);
+        count > 0
+    }
+
+    fn make_loop(&self) -> Epoll {
+        let epoll = Epoll::new().expect("an epoll");
+        for (fd, data) in self.fixed_watches() {
+            let event = EpollEvent::new(EventSet::IN, data.into());
+            let added = epoll.ctl(ControlOperation::Add, fd, event);
+            added.expect("a watch");
+        }
+        self.watch_with(&epoll);
+        epoll
+    }
+
+    fn watch_with(&self, epoll: &Epoll) {
+        self.watches.apply(|watch| {
+            let operation = if watch.wanted {
+                ControlOperation::Add
+            } else {
+                ControlOperation::Delete
+            };
+            let event = EpollEvent::new(watch.for_what, watch.data().into());
+            epoll.ctl(operation, watch.fd, event)
+        });
+    }
+
+    fn watch_in(&self, ops: &mut EventOps<'_>) {
+        self.watches.apply(|watch| {
+            let events = Events::with_data_raw(watch.fd, watch.data(), watch.for_what);
+            if watch.wanted {
+                ops.add(events)
+            } else {
+                ops.remove(events)
+            }
+        });
+    }
+
+    /// What is always watched.
+    fn fixed_watches(&self) -> impl Iterator<Item = (RawFd, u32)> {
+        let doorbells = self.doorbells.iter().map(AsRawFd::as_raw_fd);
+        let mailbox = (self.wake.as_raw_fd(), MAILBOX);
+        std::iter::once(mailbox).chain(doorbells.zip(FIRST_DOORBELL..))
+    }
+
+    /// Does what has become ready.
+    fn turn(&mut self, data: u32) {
+        if data & DEVICE_EVENT != 0 {
+            self.device.event(data & !DEVICE_EVENT);
+        } else if data == MAILBOX {
+            let _ = self.wake.read();
             self.read_mailbox();
-            busy = true;
+        } else if let Ok(queue) = usize::try_from(data.wrapping_sub(FIRST_DOORBELL)) {
+            self.answer_doorbell(queue);
         }
-        for queue in 0..self.doorbells.len() {
-            busy |= self.answer_doorbell(queue);
-        }
-        for token in self.watches.ready().unwrap_or_default() {
-            self.device.event(token);
-            busy = true;
-        }
-        busy
     }
 
     fn read_mailbox(&mut self) {
@@ -443,12 +483,10 @@ impl DeviceSlot {
         }
     }
 
-    fn answer_doorbell(&mut self, queue: usize) -> bool {
-        let rung = self.doorbells.get(queue).is_some_and(Doorbell::clear);
-        if rung {
+    fn answer_doorbell(&mut self, queue: usize) {
+        if self.doorbells.get(queue).is_some_and(Doorbell::clear) {
             self.serve(queue);
         }
-        rung
     }
 
     fn serve(&mut self, queue: usize) {
@@ -465,31 +503,19 @@ impl DeviceSlot {
 
 impl MutEventSubscriber for DeviceSlot {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let mut add = |fd: RawFd, data: u32| {
+        for (fd, data) in self.fixed_watches() {
             // Only a lack of memory or of watches per user makes this fail; the device is
             // silent then and the guest notices.
             if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
                 log::error!("virtio: cannot watch a file descriptor: {error}");
             }
-        };
-        add(self.wake.as_raw_fd(), MAILBOX);
-        for (doorbell, data) in self.doorbells.iter().zip(FIRST_DOORBELL..) {
-            add(doorbell.as_raw_fd(), data);
         }
-        self.watches.apply(ops);
+        self.watch_in(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        let data = events.data();
-        if data & DEVICE_EVENT != 0 {
-            self.device.event(data & !DEVICE_EVENT);
-        } else if data == MAILBOX {
-            let _ = self.wake.read();
-            self.read_mailbox();
-        } else if let Ok(queue) = usize::try_from(data.wrapping_sub(FIRST_DOORBELL)) {
-            self.answer_doorbell(queue);
-        }
-        self.watches.apply(ops);
+        self.turn(events.data());
+        self.watch_in(ops);
     }
 }
 
