@@ -5,14 +5,15 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use coracle_fuzz::{bounded, device};
 use devices::testing::vsock::VsockGuest;
 use devices::virtio::vsock::wire::{Header, op};
 use devices::virtio::vsock::{SocketFile, Vsock};
 use hostile::Transport;
-use hostile::rows::vsock::VSOCK;
+use hostile::rows::vsock::{HostFolder, VSOCK};
 use hostile::script::Scope;
 use libfuzzer_sys::fuzz_target;
 
@@ -50,21 +51,17 @@ impl Script<'_> {
 
 struct World {
     guest: VsockGuest,
-    folder: tempfile::TempDir,
-    listener: UnixListener,
+    folder: Rc<HostFolder>,
     streams: Vec<UnixStream>,
 }
 
 impl World {
     fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
-        let file = SocketFile::listen(&folder.path().join("v")).unwrap();
-        let listener = UnixListener::bind(folder.path().join("v_7")).unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let folder = HostFolder::serving(PORTS[0]);
+        let file = SocketFile::listen(&folder.device()).unwrap();
         World {
             guest: VsockGuest::on(device::ram(), Box::new(Vsock::new(3, file).unwrap())),
             folder,
-            listener,
             streams: Vec::new(),
         }
     }
@@ -132,11 +129,11 @@ impl World {
     }
 
     fn connect(&mut self, script: &mut Script<'_>, choice: u8) {
-        if let Ok((stream, _)) = self.listener.accept() {
+        if let Ok((stream, _)) = self.folder.listener.accept() {
             stream.set_nonblocking(true).unwrap();
             self.streams.push(stream);
         } else if self.streams.len() < 16 {
-            let Ok(mut stream) = UnixStream::connect(self.folder.path().join("v")) else {
+            let Ok(mut stream) = UnixStream::connect(self.folder.device()) else {
                 return;
             };
             stream.set_nonblocking(true).unwrap();

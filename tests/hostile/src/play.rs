@@ -172,14 +172,13 @@ fn compare(bench: &Bench, at: u64, bytes: &[u8]) -> Result<(), Wrong> {
     let mut found = vec![0; bytes.len()];
     let read = bench.ram.read_bytes(at, &mut found);
     read.map_err(|error| error.to_string())?;
-    let differs = found.iter().zip(bytes).position(|(a, b)| a != b);
-    match differs {
-        None => Ok(()),
-        Some(index) => {
-            let (is, should) = (found.get(index), bytes.get(index));
-            Err(format!("byte {index} at {at:#x}: {is:x?}, not {should:x?}").into())
-        }
+    if found == bytes {
+        return Ok(());
     }
+    let differs = found.iter().zip(bytes).position(|(a, b)| a != b);
+    let index = differs.unwrap_or_default();
+    let (is, should) = (found.get(index), bytes.get(index));
+    Err(format!("byte {index} at {at:#x}: {is:x?}, not {should:x?}").into())
 }
 
 /// How all rows ended.

@@ -1,7 +1,11 @@
 //! Packets of the socket device (virtio 1.2, 5.10).
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use devices::Width;
 use devices::virtio::DeviceCommand;
@@ -38,16 +42,12 @@ pub static VSOCK: Subject = Subject {
     queues: 3,
     features: F_VERSION_1,
     make: || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = SocketFile::listen(&folder.path().join("v")).expect("a socket");
-        let listener = UnixListener::bind(folder.path().join(format!("v_{SERVED}")));
-        let listener = listener.expect("a socket");
-        listener.set_nonblocking(true).expect("a socket");
+        let folder = HostFolder::serving(SERVED);
+        let file = SocketFile::listen(&folder.device()).expect("a socket");
         Fixture {
             device: Box::new(Vsock::new(CID, file).expect("descriptors")),
             backend: Box::new(Programs {
                 folder,
-                listener,
                 stream: None,
             }),
         }
@@ -62,10 +62,57 @@ pub static VSOCK: Subject = Subject {
     boot: None,
 };
 
+/// A folder for a device's socket, with a host program that serves a port.
+#[derive(Debug)]
+pub struct HostFolder {
+    folder: tempfile::TempDir,
+    /// Where the host program hears of connections; it does not wait for them.
+    pub listener: UnixListener,
+}
+
+thread_local! {
+    // By port. Making one takes as long as a row.
+    static FOLDERS: RefCell<BTreeMap<u32, Rc<HostFolder>>> = const {
+        RefCell::new(BTreeMap::new())
+    };
+}
+
+impl HostFolder {
+    /// The folder of this thread for a port. One device at a time is in it; what others have left
+    /// there is gone.
+    ///
+    /// # Panics
+    /// When the host has no room for it.
+    #[must_use]
+    pub fn serving(port: u32) -> Rc<HostFolder> {
+        let folder = FOLDERS.with_borrow_mut(|folders| {
+            let folder = folders.entry(port);
+            Rc::clone(folder.or_insert_with(|| Rc::new(HostFolder::new(port))))
+        });
+        while folder.listener.accept().is_ok() {}
+        folder
+    }
+
+    fn new(port: u32) -> HostFolder {
+        // In memory where there is such a place: it is ten times as fast.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.expect("a folder");
+        let listener = UnixListener::bind(folder.path().join(format!("v_{port}")));
+        let listener = listener.expect("a socket");
+        listener.set_nonblocking(true).expect("a socket");
+        HostFolder { folder, listener }
+    }
+
+    /// Where the device's socket is to be.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        self.folder.path().join("v")
+    }
+}
+
 /// The programs of the host.
 struct Programs {
-    folder: tempfile::TempDir,
-    listener: UnixListener,
+    folder: Rc<HostFolder>,
     stream: Option<UnixStream>,
 }
 
@@ -76,7 +123,7 @@ impl Programs {
 
     /// The stream of the host program, which accepts it first if it has none.
     fn stream(&mut self) -> &mut UnixStream {
-        let listener = &self.listener;
+        let listener = &self.folder.listener;
         self.stream.get_or_insert_with(|| {
             let (stream, _) = listener.accept().expect("a connection");
             stream.set_nonblocking(true).expect("a socket");
@@ -1388,8 +1435,7 @@ fn host_programs(rows: &mut Rows) {
     let asked = |talk: &mut Talk| {
         talk.host("asks for port 7", |host| {
             let programs = Programs::of(host);
-            let path = programs.folder.path().join("v");
-            let mut stream = UnixStream::connect(path).expect("a listener");
+            let mut stream = UnixStream::connect(programs.folder.device()).expect("a listener");
             stream.write_all(b"CONNECT 7\n").expect("room");
             stream.set_nonblocking(true).expect("a socket");
             programs.stream = Some(stream);
