@@ -141,7 +141,7 @@ pub trait Link: Send {
     -> io::Result<Sent>;
 }
 
-impl fmt::Debug for dyn Link {
+impl fmt::Debug for dyn Link + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Link").field(&self.describe()).finish()
     }

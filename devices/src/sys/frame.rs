@@ -19,6 +19,26 @@ const MOST_PIECES: usize = 1024;
 /// Of them, the host's own, and one for a span that runs over the seam of two regions.
 const BESIDE: usize = 3;
 
+/// How long a list of pieces is made: a short one is made quickly.
+enum Pieces {
+    Few,
+    Some,
+    Many,
+}
+
+impl Pieces {
+    fn of(spans: &[Span]) -> Self {
+        let wanted = spans.len().saturating_add(BESIDE);
+        if wanted <= FEW_PIECES {
+            Self::Few
+        } else if wanted <= SOME_PIECES {
+            Self::Some
+        } else {
+            Self::Many
+        }
+    }
+}
+
 /// Receives one frame from a tap or a socket that keeps messages apart: `head`, then the spans of
 /// guest memory. No more than about a thousand pieces of it are filled.
 ///
@@ -31,10 +51,10 @@ pub fn receive_from(
     spans: &[Span],
 ) -> io::Result<Received> {
     let fd = fd.as_fd();
-    match spans.len() + BESIDE {
-        0..=FEW_PIECES => receive::<FEW_PIECES>(fd, head, ram, spans),
-        0..=SOME_PIECES => receive::<SOME_PIECES>(fd, head, ram, spans),
-        _ => receive::<MOST_PIECES>(fd, head, ram, spans),
+    match Pieces::of(spans) {
+        Pieces::Few => receive::<FEW_PIECES>(fd, head, ram, spans),
+        Pieces::Some => receive::<SOME_PIECES>(fd, head, ram, spans),
+        Pieces::Many => receive::<MOST_PIECES>(fd, head, ram, spans),
     }
 }
 
@@ -45,10 +65,10 @@ pub fn receive_from(
 /// The host's; [`io::ErrorKind::InvalidInput`] for a frame in more pieces than the kernel takes.
 pub fn send_to(fd: impl AsFd, head: &[u8], ram: &GuestRam, spans: &[Span]) -> io::Result<Sent> {
     let fd = fd.as_fd();
-    match spans.len() + BESIDE {
-        0..=FEW_PIECES => send::<FEW_PIECES>(fd, head, ram, spans),
-        0..=SOME_PIECES => send::<SOME_PIECES>(fd, head, ram, spans),
-        _ => send::<MOST_PIECES>(fd, head, ram, spans),
+    match Pieces::of(spans) {
+        Pieces::Few => send::<FEW_PIECES>(fd, head, ram, spans),
+        Pieces::Some => send::<SOME_PIECES>(fd, head, ram, spans),
+        Pieces::Many => send::<MOST_PIECES>(fd, head, ram, spans),
     }
 }
 

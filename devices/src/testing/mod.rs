@@ -13,7 +13,7 @@ pub mod vsock;
 pub use disk::SharedDisk;
 pub use driver::GuestDriver;
 pub use late::{Desk, Fate, LateDisk};
-pub use net::{FarEnd, TestLink};
+pub use net::{FarEnd, NetGuest, TestLink};
 pub use ring::{Buffer, Ring};
 
 use std::sync::Arc;

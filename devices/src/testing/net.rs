@@ -1,6 +1,7 @@
-//! A network link for tests: what the device sends comes out of its far end, and the other way
-//! round. It counts what it is asked for and fails on request.
+//! A network link for tests, and a guest's driver. What the device sends comes out of the link's
+//! far end, and the other way round. It counts what it is asked for and fails on request.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::net::{Link, MOST_FRAME_BYTES, Offloads, Received, Sent, receive_from, send_to};
 use crate::ram::GuestRam;
-use crate::virtio::Span;
+use crate::testing::ring::Buffer;
+use crate::testing::{AFTER_HOLE, END, GuestDriver};
+use crate::virtio::{Span, VirtioDevice};
 
 /// What a link was told, and what goes wrong with it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -183,5 +186,132 @@ impl FarEnd {
         let len = rustix::io::read(fd, frame.as_mut_slice()).ok()?;
         frame.truncate(len);
         Some(frame)
+    }
+}
+
+/// A driver of a network device: it keeps no rule by itself.
+#[derive(Debug)]
+pub struct NetGuest {
+    /// The driver.
+    pub driver: GuestDriver,
+    // Receive buffers that the device has, by queue and head, each in one or more pieces.
+    given: HashMap<(u32, u16), Vec<Buffer>>,
+    next_buffer: u64,
+}
+
+impl NetGuest {
+    /// Starts a device with what it offers out of `wanted`. It has no receive buffer.
+    pub fn new(device: Box<dyn VirtioDevice>, wanted: u64) -> Self {
+        Self {
+            driver: GuestDriver::started_with(device, wanted),
+            given: HashMap::new(),
+            next_buffer: AFTER_HOLE,
+        }
+    }
+
+    /// Starts the device afresh.
+    pub fn restart(&mut self, wanted: u64) {
+        self.given.clear();
+        self.driver.start(wanted);
+    }
+
+    /// How many receive buffers the device has.
+    pub fn given(&self) -> usize {
+        self.given.len()
+    }
+
+    /// Adds a receive buffer of pieces of these lengths to a queue, without ringing.
+    pub fn add_buffer(&mut self, queue: u32, lengths: &[u32]) {
+        let pieces: Vec<Buffer> = lengths.iter().map(|len| self.piece(*len)).collect();
+        let head = self.driver.ring(queue).add(&pieces);
+        self.given.insert((queue, head), pieces);
+    }
+
+    fn piece(&mut self, len: u32) -> Buffer {
+        if self.next_buffer + u64::from(len) > END {
+            self.next_buffer = AFTER_HOLE;
+        }
+        let at = self.next_buffer;
+        self.next_buffer += u64::from(len);
+        Buffer::writable(at, len)
+    }
+
+    /// Gives the device `count` receive buffers of pieces of these lengths.
+    pub fn give(&mut self, queue: u32, count: usize, lengths: &[u32]) {
+        for _ in 0..count {
+            self.add_buffer(queue, lengths);
+        }
+        self.driver.kick(queue);
+    }
+
+    /// The next buffer that came back, as far as it was filled.
+    ///
+    /// # Panics
+    /// When it was never given, or is said to hold more than it can.
+    pub fn take_buffer(&mut self, queue: u32) -> Option<Vec<u8>> {
+        let (head, written) = self.driver.ring(queue).take_used()?;
+        let pieces = self
+            .given
+            .remove(&(queue, head))
+            .expect("a buffer that was given");
+        let mut bytes: Vec<u8> = pieces.iter().flat_map(|p| self.driver.bytes(*p)).collect();
+        let written = usize::try_from(written).expect("small");
+        assert!(written <= bytes.len(), "more than the buffer");
+        bytes.truncate(written);
+        Some(bytes)
+    }
+
+    /// The next frame that came, its header in front; what was given back empty is left out.
+    ///
+    /// # Panics
+    /// When not all of the buffers that its header counts are there.
+    pub fn receive(&mut self, queue: u32) -> Option<Vec<u8>> {
+        let mut frame = self.take_buffer(queue)?;
+        if frame.is_empty() {
+            return self.receive(queue);
+        }
+        let count = frame.get(10..12).expect("a header");
+        let count = u16::from_le_bytes(count.try_into().expect("two bytes"));
+        assert_ne!(count, 0, "a frame in no buffer");
+        for _ in 1..count {
+            frame.extend(self.take_buffer(queue).expect("the rest of the frame"));
+        }
+        Some(frame)
+    }
+
+    /// Sends a frame, its header in front, in descriptors of the lengths of `cuts` and the rest in
+    /// one more: whether the device took it.
+    pub fn send(&mut self, queue: u32, frame: &[u8], cuts: &[usize]) -> bool {
+        self.add_frame(queue, frame, cuts);
+        self.driver.kick(queue);
+        self.sent(queue) == 1
+    }
+
+    /// The same without ringing.
+    pub fn add_frame(&mut self, queue: u32, frame: &[u8], cuts: &[usize]) {
+        let mut rest = frame;
+        let mut pieces = Vec::new();
+        for cut in cuts {
+            let (piece, later) = rest.split_at((*cut).min(rest.len()));
+            pieces.push(self.driver.holding(piece));
+            rest = later;
+        }
+        pieces.push(self.driver.holding(rest));
+        self.driver.ring(queue).add(&pieces);
+    }
+
+    /// How many frames the device has taken since the last look.
+    pub fn sent(&mut self, queue: u32) -> usize {
+        let ring = self.driver.ring(queue);
+        std::iter::from_fn(|| ring.take_used()).count()
+    }
+
+    /// Sends a command on the queue for them: its answer, if the device gave one.
+    pub fn command(&mut self, queue: u32, command: &[u8]) -> Option<u8> {
+        let answer = self.driver.holding(&[0x77]);
+        let answer = Buffer::writable(answer.at, 1);
+        let pieces = [self.driver.holding(command), answer];
+        let written = self.driver.request(queue, &pieces)?;
+        (written == 1).then(|| self.driver.bytes(answer)[0])
     }
 }

@@ -16,6 +16,7 @@ pub mod config_space;
 pub mod console;
 pub mod features;
 pub mod interrupt;
+pub mod net;
 pub mod queue;
 pub mod rng;
 pub mod slot;
@@ -106,6 +107,8 @@ pub enum DeviceCommand {
     Rescan,
     /// Something about the balloon.
     Balloon(BalloonCommand),
+    /// Something about the network.
+    Net(NetCommand),
     /// All connections of a socket device end, and its guest is told.
     ResetTransport,
 }
@@ -122,6 +125,7 @@ impl fmt::Debug for DeviceCommand {
             Self::Rescan => f.write_str("Rescan"),
             Self::ResetTransport => f.write_str("ResetTransport"),
             Self::Balloon(command) => f.debug_tuple("Balloon").field(command).finish(),
+            Self::Net(command) => f.debug_tuple("Net").field(command).finish(),
         }
     }
 }
@@ -143,6 +147,23 @@ pub enum BalloonCommand {
     },
     /// The guest may use all hinted pages again.
     StopHinting,
+}
+
+/// What the host asks of a network device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NetCommand {
+    /// The link goes up or down, and the guest is told.
+    Carrier {
+        /// Whether it is up.
+        up: bool,
+    },
+    /// How much the guest may receive and send in a time; what is left out stays as it is.
+    Limits {
+        /// The limits of what it receives.
+        receive: Option<Limits>,
+        /// The limits of what it sends.
+        transmit: Option<Limits>,
+    },
 }
 
 /// A command that a device did not carry out. Nothing has changed then.

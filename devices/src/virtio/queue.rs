@@ -19,107 +19,16 @@ use super::features;
 use super::interrupt::Interrupt;
 use crate::ram::{GuestRam, OutOfRam};
 
+mod setup;
+
+pub use setup::{BadSetup, QueueSetup};
+
 /// The bytes of a descriptor (2.7.5).
 const DESCRIPTOR_BYTES: u32 = 16;
 /// Span lists kept for later chains, so that a request costs no allocation.
 const SPARE_LISTS: usize = 16;
 /// A longer list is given back to the allocator rather than kept.
 const SPARE_SPANS: usize = 1024;
-
-/// Where a driver put a queue: what it wrote to the queue's registers, unchecked.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct QueueSetup {
-    /// The number of descriptors.
-    pub size: u32,
-    /// The guest-physical address of the descriptor table.
-    pub descriptors: u64,
-    /// The guest-physical address of the available ring.
-    pub available: u64,
-    /// The guest-physical address of the used ring.
-    pub used: u64,
-}
-
-/// A queue set up against the rules of virtio 1.2, 2.7 (or an area outside guest memory).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum BadSetup {
-    /// Zero, no power of two, or more than the device allows.
-    #[error("queue size {size} is not a power of two up to {max}")]
-    Size {
-        /// The size.
-        size: u32,
-        /// The largest size allowed.
-        max: u16,
-    },
-    /// An area that is not where its alignment puts it.
-    #[error("the {area} at {at:#x} is not aligned to {to} bytes")]
-    Alignment {
-        /// The name of the area.
-        area: &'static str,
-        /// Its address.
-        at: u64,
-        /// The alignment.
-        to: u64,
-    },
-    /// An area that is not, or not wholly, guest memory; address zero is taken as never set.
-    #[error("the {area} at {at:#x}, {len} bytes, is not guest memory")]
-    NotInRam {
-        /// The name of the area.
-        area: &'static str,
-        /// Its address.
-        at: u64,
-        /// Its length.
-        len: u64,
-    },
-    /// Two areas share memory.
-    #[error("the {first} and the {second} overlap")]
-    Overlap {
-        /// The one.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
-}
-
-impl QueueSetup {
-    /// Checks everything that can be checked before the first request, and gives the size.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub fn check(&self, max: u16, ram: &GuestRam) -> Result<u16, BadSetup> {
-        let wrong_size = BadSetup::Size {
-            size: self.size,
-            max,
-        };
-        let size = u16::try_from(self.size).map_err(|_| wrong_size)?;
-        if !size.is_power_of_two() || size > max {
-            return Err(wrong_size);
-        }
-        let entries = u64::from(size);
-        // Lengths with the event index fields at the rings' ends (2.7).
-        let areas = [
-            ("descriptor table", self.descriptors, 16, entries * 16),
-            ("available ring", self.available, 2, entries * 2 + 6),
-            ("used ring", self.used, 4, entries * 8 + 6),
-        ];
-        for (area, at, to, len) in areas {
-            if !at.is_multiple_of(to) {
-                return Err(BadSetup::Alignment { area, at, to });
-            }
-            if at == 0 || !ram.contains(at, len) {
-                return Err(BadSetup::NotInRam { area, at, len });
-            }
-        }
-        let [table, available, used] = areas;
-        for ((first, a, _, a_len), (second, b, _, b_len)) in
-            [(table, available), (table, used), (available, used)]
-        {
-            if a < b + b_len && b < a + a_len {
-                return Err(BadSetup::Overlap { first, second });
-            }
-        }
-        Ok(size)
-    }
-}
 
 /// The rule that the driver broke. The queue takes no more requests until the device is reset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -256,6 +165,11 @@ impl Virtqueue {
         self.queue.size()
     }
 
+    /// How many requests the driver was last seen to have ready, beyond those that were taken.
+    pub fn waiting(&self) -> u16 {
+        self.seen.wrapping_sub(self.queue.next_avail())
+    }
+
     /// The rule that the driver broke, if it did.
     pub fn broken(&self) -> Option<QueueBroken> {
         self.broken
@@ -348,6 +262,32 @@ impl Virtqueue {
     /// Gives a request back, `written` bytes of its writable part filled from the front. The
     /// driver hears of it with the next [`notify`](Self::notify).
     pub fn complete(&mut self, chain: Chain, written: u32) {
+        self.complete_together(std::iter::once((chain, written)));
+    }
+
+    /// Gives several requests back, of which the driver sees all at once.
+    pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain, u32)>) {
+        let live = self.live.load(Ordering::Acquire);
+        let mut next = self.queue.next_used();
+        let mut done = Ok(());
+        for (chain, written) in chains {
+            let (head, written) = self.release(chain, written);
+            if live && done.is_ok() {
+                done = self.put(next, head, written);
+                next = next.wrapping_add(1);
+            }
+        }
+        if !live || next == self.queue.next_used() {
+            return;
+        }
+        match done.and_then(|()| self.publish(next)) {
+            Ok(()) => self.unannounced = true,
+            Err(_) => self.fail(QueueBroken::Ring),
+        }
+    }
+
+    /// A request is the driver's again: its first descriptor, and how much of it is filled.
+    fn release(&mut self, chain: Chain, written: u32) -> (u16, u32) {
         let Chain {
             head,
             mut spans,
@@ -361,14 +301,7 @@ impl Virtqueue {
             spans.clear();
             self.spare.push(spans);
         }
-        if !self.live.load(Ordering::Acquire) {
-            return;
-        }
-        let written = written.min(writable_bytes);
-        match self.give_back(head, written) {
-            Ok(()) => self.unannounced = true,
-            Err(_) => self.fail(QueueBroken::Ring),
-        }
+        (head, written.min(writable_bytes))
     }
 
     /// Interrupts the driver for all requests completed since the last call, unless it asked
@@ -435,19 +368,20 @@ impl Virtqueue {
         Ok(Some(head))
     }
 
-    /// Puts a chain into the used ring, and shows the driver that it is there.
-    fn give_back(&mut self, head: u16, written: u32) -> Result<(), OutOfRam> {
-        let (ring, next) = (self.queue.used_ring(), self.queue.next_used());
+    /// Puts a chain into the used ring, at the place of index `next`.
+    fn put(&self, next: u16, head: u16, written: u32) -> Result<(), OutOfRam> {
         let slot = next & self.queue.size().wrapping_sub(1);
-        let at = ring
-            .wrapping_add(4)
-            .wrapping_add(u64::from(slot).wrapping_mul(8));
+        let at = self.queue.used_ring().wrapping_add(4);
+        let at = at.wrapping_add(u64::from(slot).wrapping_mul(8));
         let element = u64::from(written) << 32 | u64::from(head);
-        self.ram.write(at, &element.to_le())?;
-        let next = next.wrapping_add(1);
+        self.ram.write(at, &element.to_le())
+    }
+
+    /// Shows the driver everything before index `next`.
+    fn publish(&mut self, next: u16) -> Result<(), OutOfRam> {
         self.queue.set_next_used(next);
-        self.ram
-            .store(ring.wrapping_add(2), next, Ordering::Release)
+        let at = self.queue.used_ring().wrapping_add(2);
+        self.ram.store(at, next, Ordering::Release)
     }
 
     /// Copies and checks a whole chain.
