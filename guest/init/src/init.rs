@@ -8,7 +8,7 @@ use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::power::{self, Request};
 use crate::sys::{self, Signal};
-use crate::{console, mounts};
+use crate::{console, mounts, net};
 
 /// Blocked for good and taken one at a time by [`supervise`].
 const HANDLED: &[Signal] = &[
@@ -29,6 +29,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let _button = console::take().and_then(|console| console::watch_power_button(&console));
     set_hostname();
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    net::start(&line);
     match start(command(arguments, &line)) {
         Ok(child) => supervise(child),
         Err(message) => {

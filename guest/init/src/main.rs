@@ -7,6 +7,7 @@
 mod console;
 mod init;
 mod mounts;
+mod net;
 mod power;
 mod shell;
 mod sys;

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::OFlags;
 
@@ -60,6 +60,22 @@ pub(crate) fn signal_input(file: &File) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     rustix::fs::fcntl_setfl(file, OFlags::ASYNC)?;
+    Ok(())
+}
+
+/// Lets a socket send and receive on one interface only.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(crate) fn bind_to_interface(socket: impl AsFd, name: &str) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    let len = libc::socklen_t::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    // SAFETY: the descriptor is open, and the name is as long as it is said to be.
+    let bound = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), len) };
+    if bound != 0 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(())
 }
 
