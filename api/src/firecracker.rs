@@ -65,7 +65,24 @@ pub struct VmConfig {
     pub entropy: Option<Entropy>,
     /// Network interfaces.
     #[serde(rename = "network-interfaces")]
-    pub network_interfaces: [(); 0],
+    pub network_interfaces: Vec<NetworkInterface>,
+}
+
+/// A network interface in [`VmConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkInterface {
+    /// Its name.
+    pub iface_id: String,
+    /// The tap; empty for what has no name on the host.
+    pub host_dev_name: String,
+    /// The guest's Ethernet address.
+    pub guest_mac: Option<String>,
+    /// What the guest may receive.
+    pub rx_rate_limiter: Option<RateLimiter>,
+    /// What the guest may send.
+    pub tx_rate_limiter: Option<RateLimiter>,
+    /// The largest packet, where it was said.
+    pub mtu: Option<u16>,
 }
 
 /// The source of random numbers in [`VmConfig`].

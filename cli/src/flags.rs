@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
+mod net;
 pub(crate) mod version;
 mod vsock;
 
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::failure::Failure;
+use crate::net::user;
 
 /// Linux in a microVM, from one command
 #[derive(Debug, Parser)]
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Doctor(doctor::Flags),
     /// `coracle kernel`
     Kernel(kernel::Flags),
+    /// `coracle __usernet`, the process of a user-mode network, with its level of logging.
+    Usernet(Option<String>),
     /// `coracle version`
     Version(version::Flags),
     /// `--help` and `--version`: text for standard output.
@@ -81,6 +85,12 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Some((_, [command, ..])) if command == "boot" => {
             let rest = arguments.get(1..).unwrap_or_default();
             BootAlone::try_parse_from(rest).map(|alone| Subcommands::Boot(alone.flags))
+        }
+        Some((_, [command, rest @ ..])) if command == user::COMMAND => {
+            let level = rest
+                .first()
+                .map(|level| level.to_string_lossy().into_owned());
+            return Ok(Command::Usernet(level));
         }
         _ => Arguments::try_parse_from(&arguments).map(|arguments| arguments.command),
     };

@@ -8,6 +8,7 @@ use api::server::{Limits, Server};
 use api::socket::Listener;
 use api::spec::MachineSpec;
 use arch::boot::{Kernel, Payload};
+use devices::net::Link;
 use vmm::blueprint::Blueprint;
 use vmm::config::Config;
 use vmm::files::{self, Files, Image};
@@ -20,6 +21,7 @@ use vmm::plan::{Inputs, depends_on_acpi, plan};
 
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
+use crate::net::{self, Links};
 use crate::{embedded, print};
 
 const KVM: &str = "/dev/kvm";
@@ -28,20 +30,24 @@ const KVM: &str = "/dev/kvm";
 /// before a host that can't run it anyway.
 pub(crate) fn machine(spec: &MachineSpec, api: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::try_from(spec)?;
+    net::check(&config)?;
     let parts = Parts::open(&config)?;
+    let links = Links::start(&config)?;
     let listener = api.map(Listener::bind).transpose()?;
     let kvm = Kvm::open(Path::new(KVM))?;
     let needs = host::needs(&kvm);
     let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
     let blueprint = parts.plan(&config, &host)?;
     let server = listener.map(|listener| Server::new(Some(listener), Limits::default()));
-    let setup = parts.setup(kvm, needs, blueprint, server)?;
+    let (links, _helpers) = links.open()?;
+    let setup = parts.setup(kvm, needs, blueprint, links, server)?;
     Ok(exit_of(machine::run(setup)?))
 }
 
 /// Prints the plan. A host without KVM shows what a stock one would start.
 pub(crate) fn show(spec: &MachineSpec) -> Result<Exit, Failure> {
     let config = Config::try_from(spec)?;
+    net::check(&config)?;
     let parts = Parts::open(&config)?;
     let (caps, needs) = match Kvm::open(Path::new(KVM)) {
         Ok(kvm) => (kvm.capabilities(), host::needs(&kvm)),
@@ -100,6 +106,7 @@ impl Parts {
         kvm: Kvm,
         needs: Needs,
         blueprint: Blueprint,
+        links: Vec<Box<dyn Link>>,
         api: Option<Server>,
     ) -> Result<Setup, Failure> {
         let kernel = match (self.kernel.into_payload(), self.files.kernel) {
@@ -119,6 +126,7 @@ impl Parts {
             kernel,
             initrd: self.files.initrd.map(|open| open.file),
             disks: self.files.disks,
+            links,
             system: self.files.system,
             api,
         })

@@ -12,9 +12,9 @@ use arch::layout;
 use arch::tables::Platform;
 use devices::disk::Access;
 use devices::limit::Limits;
-use devices::virtio::{balloon, blk, console, rng, vsock};
+use devices::virtio::{balloon, blk, console, net, rng, vsock};
 
-use crate::config::{DiskId, VsockConfig, access};
+use crate::config::{DiskId, NetConfig, VsockConfig, access};
 
 /// Everything that a machine will have.
 #[derive(Clone, Debug)]
@@ -156,6 +156,9 @@ pub enum DeviceKind {
     VirtioBalloon(balloon::Settings),
     /// virtio-vsock.
     VirtioVsock(VsockConfig),
+    /// virtio-net: the number of its link (an index into [`crate::machine::Setup::links`]), and
+    /// how it is to be.
+    VirtioNet(usize, NetConfig),
     /// virtio-blk.
     VirtioBlock(DiskBlueprint),
 }
@@ -215,6 +218,7 @@ impl DeviceKind {
             Self::VirtioRng(_) => rng::QUEUE_SIZES.to_vec(),
             Self::VirtioBalloon(settings) => settings.queue_sizes(),
             Self::VirtioVsock(_) => vsock::QUEUE_SIZES.to_vec(),
+            Self::VirtioNet(_, net) => net::queue_sizes(net.pairs),
             Self::VirtioBlock(disk) => blk::queue_sizes(disk.queues),
             Self::Serial { .. }
             | Self::I8042

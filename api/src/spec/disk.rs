@@ -70,6 +70,19 @@ impl RateSpec {
             refill_ms: a_second(),
         }
     }
+
+    /// `10M`, or `10M+1G` with a burst: so much a second.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        let (size, burst) = match text.split_once('+') {
+            Some((size, burst)) => (size, Some(SizeSpec::Text(burst.to_owned()))),
+            None => (text, None),
+        };
+        Self {
+            burst,
+            ..Self::per_second(SizeSpec::Text(size.to_owned()))
+        }
+    }
 }
 
 /// How the host reads and writes an image.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::words;
 use super::{
-    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, PanicAction, SizeSpec,
-    VsockSpec, WatchdogAction,
+    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, NetSpec, PanicAction,
+    SizeSpec, VsockSpec, WatchdogAction,
 };
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
@@ -33,6 +33,9 @@ pub struct MachineSpec {
     pub hugepages: bool,
     /// The disks, in the order in which the guest names them.
     pub disks: Vec<DiskSpec>,
+    /// The network interfaces, in the order in which the guest names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<NetSpec>,
     /// The console.
     pub console: ConsoleSpec,
     /// Further ports: named channels between programs of the host and of the guest.
@@ -73,6 +76,7 @@ impl Default for MachineSpec {
             memory: None,
             hugepages: false,
             disks: Vec::new(),
+            nets: Vec::new(),
             console: ConsoleSpec::default(),
             console_ports: Vec::new(),
             rng: true,

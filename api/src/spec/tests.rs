@@ -32,6 +32,31 @@ fn json_round_trip() {
                 refill_ms: 50,
             }),
         }],
+        nets: vec![NetSpec {
+            kind: NetKind::Tap,
+            name: Some("tap0".into()),
+            fds: vec![3],
+            mac: Some("02:00:00:00:00:01".into()),
+            source: SourceMac::Any,
+            mtu: Some(9000),
+            queues: Some(2),
+            rx: FlowSpec {
+                bandwidth: Some(RateSpec::of_text("10M+1G")),
+                packets: None,
+            },
+            tx: FlowSpec::default(),
+            user: UserNetSpec {
+                publish: vec!["8080:80".into()],
+                egress: vec![
+                    EgressSpec::Allow("10.0.0.1".into()),
+                    EgressSpec::Deny("any".into()),
+                ],
+                host: true,
+                ipv6: false,
+                subnet: Some("10.1.0.0/16".into()),
+                dns: vec!["9.9.9.9".into()],
+            },
+        }],
         console: ConsoleSpec {
             backend: ConsoleBackend::File("/log".into()),
             device: ConsoleDevice::Virtio,
@@ -154,6 +179,8 @@ fn words_are_serde_names() {
     check::<ConsoleDevice>("auto, serial, virtio");
     check::<WatchdogAction>("reset, poweroff, report");
     check::<PanicAction>("end, report");
+    check::<NetKind>("user, tap");
+    check::<SourceMac>("own, any");
     check::<DiskEngine>("auto, sync, io_uring");
     check::<DiskCache>("writeback, writethrough");
     check::<PlatformTables>("auto, acpi, mptable, both");

@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::flags::{balloon, console_port, disk, number, vsock};
+use crate::flags::{balloon, console_port, disk, net, number, vsock};
 use crate::{launch, logger};
 
 /// Longest specification that is read: a mistyped path shouldn't fill the memory.
@@ -27,6 +27,7 @@ Examples:
   coracle boot                                      the built-in guest, a shell on the terminal
   coracle boot --kernel vmlinux --disk root.img     your kernel, with its root on a disk
   coracle boot --kernel bzImage --initrd initrd.gz  a distribution's kernel as it is packaged
+  coracle boot -p 8080:80                           a network without root; port 8080 leads in
   coracle boot --print-plan                         the whole machine as JSON, nothing started
 ";
 
@@ -93,6 +94,14 @@ pub(crate) struct Flags {
     /// Image or block device, PATH[,ro][,id=SERIAL][,OPTION=VALUE]; repeatable
     #[arg(long, value_name = "DISK", help_heading = "Machine")]
     disk: Vec<OsString>,
+
+    /// Interface, user or tap[:NAME], with ,OPTION=VALUE; repeatable
+    #[arg(long, value_name = "NET", help_heading = "Machine")]
+    net: Vec<String>,
+
+    /// Port of the host that leads into the guest, [IP:]PORT:PORT[/udp]
+    #[arg(long, short = 'p', value_name = "PORT", help_heading = "Machine")]
+    publish: Vec<String>,
 
     /// Streams between programs of guest and host, cid=N,path=SOCKET
     #[arg(long, value_name = "VSOCK", help_heading = "Machine")]
@@ -238,6 +247,10 @@ impl Flags {
         for value in &self.disk {
             spec.disks.push(disk::parse(value)?);
         }
+        for value in &self.net {
+            spec.nets.push(net::parse(value)?);
+        }
+        net::publish(&mut spec.nets, &self.publish);
         if let Some(value) = &self.vsock {
             spec.vsock = Some(vsock::parse(value)?);
         }

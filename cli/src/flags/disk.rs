@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use api::spec::{DiskFormat, DiskSpec, RateSpec, SizeSpec};
+use api::spec::{DiskFormat, DiskSpec, RateSpec};
 
 use super::boot::word;
 use super::number;
@@ -60,8 +60,8 @@ fn set(disk: &mut DiskSpec, value: &OsStr, name: &str, text: Option<&str>) -> Re
             let hint = "give queues a number, such as queues=2";
             disk.queues = Some(number("disk queues", text, hint)?);
         }
-        ("bandwidth", Some(text)) => disk.bandwidth = Some(rate(text)),
-        ("iops", Some(text)) => disk.iops = Some(rate(text)),
+        ("bandwidth", Some(text)) => disk.bandwidth = Some(RateSpec::of_text(text)),
+        ("iops", Some(text)) => disk.iops = Some(RateSpec::of_text(text)),
         _ => {
             let option = text.map_or_else(|| name.to_owned(), |text| format!("{name}={text}"));
             let reason = format!("has the unknown option {option:?}");
@@ -69,18 +69,6 @@ fn set(disk: &mut DiskSpec, value: &OsStr, name: &str, text: Option<&str>) -> Re
         }
     }
     Ok(())
-}
-
-/// `SIZE` a second, or `SIZE+BURST`.
-fn rate(text: &str) -> RateSpec {
-    let (size, burst) = match text.split_once('+') {
-        Some((size, burst)) => (size, Some(SizeSpec::Text(burst.to_owned()))),
-        None => (text, None),
-    };
-    RateSpec {
-        burst,
-        ..RateSpec::per_second(SizeSpec::Text(size.to_owned()))
-    }
 }
 
 fn read_format(value: &OsStr, word: &str) -> Result<DiskFormat, Failure> {
@@ -110,7 +98,7 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use api::spec::{DiskCache, DiskEngine};
+    use api::spec::{DiskCache, DiskEngine, SizeSpec};
 
     use super::*;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
-    KernelProtocol, KernelSpec, MachineSpec, PanicAction, PlatformTables, PortBackend, SizeSpec,
-    Transport, VsockSpec, WatchdogAction,
+    KernelProtocol, KernelSpec, MachineSpec, NetKind, NetSpec, PanicAction, PlatformTables,
+    PortBackend, SizeSpec, Transport, UserNetSpec, VsockSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -39,7 +39,8 @@ fn no_flags_are_the_default_machine() {
 fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
-                 --disk /e,id=e --no-rng --rng-limit 64K --balloon size=64M,reporting \
+                 --disk /e,id=e --net tap:vm0,mtu=9000 --net user -p 8080:80 \
+                 --no-rng --rng-limit 64K --balloon size=64M,reporting \
                  --watchdog report \
                  --console-port name=a,pty,console --panic report --vsock cid=9,path=/v \
                  --transport pci \
@@ -67,6 +68,21 @@ fn every_flag() {
                 path: "/e".into(),
                 id: Some("e".into()),
                 ..DiskSpec::default()
+            },
+        ],
+        nets: vec![
+            NetSpec {
+                kind: NetKind::Tap,
+                name: Some("vm0".into()),
+                mtu: Some(9000),
+                ..NetSpec::default()
+            },
+            NetSpec {
+                user: UserNetSpec {
+                    publish: vec!["8080:80".into()],
+                    ..UserNetSpec::default()
+                },
+                ..NetSpec::default()
             },
         ],
         console: api::spec::ConsoleSpec {

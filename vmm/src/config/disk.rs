@@ -105,7 +105,8 @@ pub(super) fn read_all(spec: &MachineSpec, cpus: CpuCount) -> Result<Vec<DiskCon
         // Never with the built-in guest.
         Transport::Pci => layout::PCI_SLOTS + 1,
     };
-    let most = slots - KEPT_SLOTS - others.map(usize::from).iter().sum::<usize>();
+    let others = others.map(usize::from).iter().sum::<usize>() + spec.nets.len();
+    let most = slots - KEPT_SLOTS - others;
     if specs.len() > most {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
         let problem = Problem::TooMany {
@@ -170,7 +171,10 @@ fn queues(given: Option<u64>, cpus: CpuCount) -> Result<u16, ConfigError> {
     }
 }
 
-fn bucket(field: &'static str, rate: Option<&RateSpec>) -> Result<Option<BucketSpec>, ConfigError> {
+pub(super) fn bucket(
+    field: &'static str,
+    rate: Option<&RateSpec>,
+) -> Result<Option<BucketSpec>, ConfigError> {
     let Some(rate) = rate else {
         return Ok(None);
     };

@@ -95,6 +95,20 @@ pub enum Problem {
     OnlyRead,
     /// Nothing that the built-in guest has a driver for.
     NotBuiltIn,
+    /// Text that is no Ethernet address of an interface.
+    NotAMac,
+    /// An Ethernet address for groups.
+    GroupMac,
+    /// A name that no interface of the host can have.
+    BadInterface,
+    /// A tap by its name and by its descriptors.
+    NameAndFds,
+    /// Another number of queues than of descriptors.
+    FdsAndQueues,
+    /// What only taps have.
+    OnlyTap,
+    /// What only user-mode networks have.
+    OnlyUser,
 }
 
 impl ConfigError {
@@ -161,6 +175,19 @@ impl std::fmt::Display for Problem {
             Self::Twice => write!(f, "given twice"),
             Self::OnlyRead => write!(f, "qcow2 images are only read"),
             Self::NotBuiltIn => write!(f, "the built-in guest's kernel has no driver for it"),
+            Self::NotAMac => write!(f, "not the Ethernet address of an interface"),
+            Self::GroupMac => write!(
+                f,
+                "an Ethernet address for groups, as its first byte is odd"
+            ),
+            Self::BadInterface => write!(f, "not a name that an interface can have"),
+            Self::NameAndFds => write!(f, "given by name and by descriptors"),
+            Self::FdsAndQueues => write!(f, "not the number of descriptors"),
+            Self::OnlyTap => write!(f, "a name and descriptors are for taps"),
+            Self::OnlyUser => write!(
+                f,
+                "publish, allow, deny, host, ipv6, subnet and dns are for user-mode networks"
+            ),
         }
     }
 }
@@ -195,6 +222,14 @@ impl Problem {
                  --base-format qcow2 DELTA"
             ),
             Self::NotBuiltIn => format!("give a kernel that has, or leave {field} out"),
+            Self::NotAMac | Self::GroupMac => {
+                format!("give a {field} such as 02:00:00:00:00:01, or leave it out")
+            }
+            Self::BadInterface => format!("choose a {field} such as tap0"),
+            Self::NameAndFds => format!("leave out the {field}'s name or its fd="),
+            Self::FdsAndQueues => format!("leave {field} out, or give an fd= for each"),
+            Self::OnlyTap => "write --net tap:NAME".to_owned(),
+            Self::OnlyUser => "write --net user, or leave them out".to_owned(),
         }
     }
 }

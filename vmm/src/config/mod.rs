@@ -5,6 +5,7 @@ mod balloon;
 mod console_port;
 mod disk;
 mod error;
+mod net;
 mod size;
 mod text;
 mod vsock;
@@ -25,6 +26,7 @@ pub use devices::virtio::balloon::Settings as BalloonSettings;
 pub(crate) use disk::access;
 pub use disk::{DiskConfig, DiskId};
 pub use error::{ConfigError, Problem};
+pub use net::{LinkConfig, MacAddress, NetConfig};
 pub(crate) use size::HUGE_PAGE_BYTES;
 pub use size::{MIN_MEMORY_BYTES, MemorySize, Size};
 pub use text::CmdlineText;
@@ -65,6 +67,8 @@ pub struct Config {
     pub hugepages: bool,
     /// The user's disks.
     pub disks: Vec<DiskConfig>,
+    /// The network interfaces.
+    pub nets: Vec<NetConfig>,
     /// The host's side of the console.
     pub console: ConsoleBackend,
     /// The guest's side of the console.
@@ -163,6 +167,7 @@ impl TryFrom<&MachineSpec> for Config {
                 .as_ref()
                 .map_or_else(|| Size(memory.bytes()).to_string(), ToString::to_string),
             hugepages: spec.hugepages,
+            nets: net::read_all(spec)?,
             disks: disk::read_all(spec, cpus)?,
             console: spec.console.backend.clone(),
             console_device: spec.console.device,

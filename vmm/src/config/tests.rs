@@ -1,7 +1,8 @@
 use api::spec::{
-    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskFormat, DiskSpec, PortBackend, RateSpec,
-    SizeSpec,
+    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskFormat, DiskSpec, NetKind, NetSpec, PortBackend,
+    RateSpec, SizeSpec,
 };
+use devices::net::tap::TapRequest;
 
 use super::*;
 
@@ -492,4 +493,199 @@ fn sockets() {
     for (path, problem) in [("", "is empty"), ("a\0b", "contains a NUL byte")] {
         assert!(refuse(&vsock(3, path)).0.ends_with(problem));
     }
+}
+
+fn net(change: impl FnOnce(&mut NetSpec)) -> MachineSpec {
+    let mut net = NetSpec {
+        kind: NetKind::Tap,
+        name: Some("vm0".into()),
+        ..NetSpec::default()
+    };
+    change(&mut net);
+    with(|spec| spec.nets = vec![net])
+}
+
+#[test]
+fn network_interfaces() {
+    let nets = |spec: &MachineSpec| Config::try_from(spec).unwrap().nets;
+    let one = nets(&net(|_| {}));
+    let tap = TapRequest {
+        name: Some("vm0".into()),
+        fds: vec![],
+        queues: 1,
+        mtu: None,
+    };
+    assert_eq!(one[0].link, LinkConfig::Tap(tap));
+    assert_eq!(one[0].mac.0[0], 2);
+    // The address stays what it is as long as the place does, and two have not the same.
+    assert_eq!(one, nets(&net(|_| {})));
+    let many = with(|spec| spec.nets = vec![NetSpec::default(); 8]);
+    let mut macs: Vec<_> = nets(&many).iter().map(|net| net.mac.to_string()).collect();
+    assert!(macs.iter().all(|mac| mac.starts_with("02:")), "{macs:?}");
+    macs.sort();
+    macs.dedup();
+    assert_eq!(macs.len(), 8);
+    let fds = nets(&net(|net| {
+        net.name = None;
+        net.fds = vec![3, 4];
+    }));
+    assert_eq!(fds[0].pairs, 2);
+    let mac = nets(&net(|net| net.mac = Some("02:AB:0c:00:00:01".into())))[0].mac;
+    assert_eq!(mac.to_string(), "02:ab:0c:00:00:01");
+    let user = nets(&with(|spec| spec.nets = vec![NetSpec::default()]));
+    assert_eq!(user[0].link.mtu(), Some(1500));
+}
+
+#[test]
+fn network_interfaces_that_are_refused() {
+    type Change = fn(&mut NetSpec);
+    let table: [(Change, &str, &str); 19] = [
+        (
+            |net| net.mac = Some("2".into()),
+            "net mac \"2\": not the Ethernet",
+            "02:00:00",
+        ),
+        (
+            |net| net.mac = Some("02-00-00-00-00-01".into()),
+            "net mac \"02-00",
+            "such as",
+        ),
+        (
+            |net| net.mac = Some("02:00:00:00:00:01:02".into()),
+            "net mac",
+            "such as",
+        ),
+        (
+            |net| net.mac = Some("02:00:00:00:00:+1".into()),
+            "net mac",
+            "such as",
+        ),
+        (
+            |net| net.mac = Some("00:00:00:00:00:00".into()),
+            "net mac",
+            "such as",
+        ),
+        (
+            |net| net.mac = Some("ff:ff:ff:ff:ff:ff".into()),
+            "net mac",
+            "such as",
+        ),
+        (
+            |net| net.mac = Some("03:00:00:00:00:01".into()),
+            "net mac \"03:00:00:00:00:01\": an Ethernet address for groups",
+            "such as",
+        ),
+        (
+            |net| net.mtu = Some(67),
+            "net mtu 67: not between 68 and 65521",
+            "from 68",
+        ),
+        (
+            |net| net.mtu = Some(65_522),
+            "net mtu 65522: not between",
+            "to 65521",
+        ),
+        (
+            |net| net.queues = Some(0),
+            "net queues 0: not between 1 and 16",
+            "from 1",
+        ),
+        (
+            |net| net.queues = Some(17),
+            "net queues 17: not between",
+            "to 16",
+        ),
+        (
+            |net| net.name = Some("a-name-of-16-byt".into()),
+            "tap \"a-name-of-16-byt\": longer",
+            "15 bytes",
+        ),
+        (
+            |net| net.name = Some(String::new()),
+            "tap \"\": not a name",
+            "tap0",
+        ),
+        (
+            |net| net.name = Some("a/b".into()),
+            "tap \"a/b\": not a name",
+            "tap0",
+        ),
+        (
+            |net| net.fds = vec![3],
+            "tap \"vm0\": given by name and by",
+            "fd=",
+        ),
+        (
+            |net| {
+                net.name = None;
+                net.fds = vec![3, 3];
+            },
+            "tap fd 3: given twice",
+            "once",
+        ),
+        (
+            |net| {
+                net.name = None;
+                net.fds = vec![3];
+                net.queues = Some(2);
+            },
+            "net queues 2: not the number",
+            "leave",
+        ),
+        (
+            |net| net.user.host = true,
+            "net tap: publish, allow",
+            "--net user",
+        ),
+        (
+            |net| net.kind = NetKind::User,
+            "net user: a name and descriptors",
+            "tap:NAME",
+        ),
+    ];
+    for (change, error, remedy) in table {
+        let (message, hint) = refuse(&net(change));
+        assert!(message.starts_with(error), "{message}");
+        assert!(hint.contains(remedy), "{hint}");
+    }
+    let user = |change: Change| {
+        let mut net = NetSpec::default();
+        change(&mut net);
+        refuse(&with(|spec| spec.nets = vec![net])).0
+    };
+    assert_eq!(
+        user(|net| net.mtu = Some(1279)),
+        "net mtu 1279: not between 1280 and 65520"
+    );
+    assert!(user(|net| net.queues = Some(2)).starts_with("queues of net user 2: "));
+    let nine = with(|spec| spec.nets = vec![NetSpec::default(); 9]);
+    assert!(
+        refuse(&nine).0.starts_with("nets 9: more than"),
+        "{:?}",
+        refuse(&nine)
+    );
+    let twice = net(|_| {});
+    let twice = with(|spec| spec.nets = vec![twice.nets[0].clone(); 2]);
+    assert_eq!(refuse(&twice).0, "tap vm0: given twice");
+    let macs = with(|spec| {
+        let mac = Some("02:00:00:00:00:01".into());
+        spec.nets = vec![
+            NetSpec {
+                mac,
+                ..NetSpec::default()
+            };
+            2
+        ];
+    });
+    assert_eq!(refuse(&macs).0, "net mac 02:00:00:00:00:01: given twice");
+    // Interfaces take slots that disks could have.
+    let full = with(|spec| {
+        spec.nets = vec![NetSpec::default(); 8];
+        spec.disks = (0..6).map(|_| disk(None)).collect();
+    });
+    assert!(
+        refuse(&full).0.starts_with("disks 6: "),
+        "{:?}",
+        refuse(&full)
+    );
 }

@@ -125,6 +125,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         kernel,
         initrd,
         disks,
+        links,
         system,
         console,
         api,
@@ -140,6 +141,7 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
     let mut io = Loop::new()?;
     let parts = Parts {
         disks: disks.into_iter().map(Some).collect(),
+        links: links.into_iter().map(Some).collect(),
         system,
         requests: requester,
         power,

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
-use api::spec::{ConsolePortSpec, DiskCache, DiskFormat, PanicAction, PortBackend, WatchdogAction};
+use api::spec::{
+    ConsolePortSpec, DiskCache, DiskFormat, PanicAction, PortBackend, SourceMac, WatchdogAction,
+};
 use devices::bus::{AddressRange, BusBuilder, BusDevice, Place};
 use devices::disk::{Disk, MemoryDisk, OverlayDisk, Qcow2Disk, RawDisk};
 use devices::event::Loop;
@@ -13,6 +15,7 @@ use devices::legacy::{self, I8042, Pvpanic};
 use devices::legacy::{Serial, SerialInput};
 use devices::line::{Msi, Reporter};
 use devices::log::RateLimit;
+use devices::net::Link;
 use devices::pci::PciRoot;
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::balloon::{self, Balloon};
@@ -20,6 +23,7 @@ use devices::virtio::blk::Block;
 use devices::virtio::console::{
     self, Console, ConsoleSource, PortSetup, Ports, SocketPort, TerminalPort,
 };
+use devices::virtio::net::{self, Net};
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::mmio::QUEUE_NOTIFY;
 use devices::virtio::transport::pci::WINDOW_BYTES;
@@ -32,6 +36,7 @@ use super::pci::{self, SharedRoutes};
 use crate::blueprint::{
     Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, PciBlueprint, Window,
 };
+use crate::config::NetConfig;
 use crate::kvm::{Routes, Vm};
 use crate::vcpu::Buses;
 
@@ -50,6 +55,7 @@ pub(super) struct BellAt {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) disks: Vec<Option<File>>,
+    pub(super) links: Vec<Option<Box<dyn Link>>>,
     pub(super) system: Option<&'static [u8]>,
     pub(super) requests: Reporter<UserRequest>,
     pub(super) power: PowerLine,
@@ -205,6 +211,7 @@ impl<'a> Catalog<'a> {
                 let vsock = vsock.map_err(host("creating the socket device's descriptors"))?;
                 self.virtio("vsock", device, Box::new(vsock)).map(drop)
             }
+            DeviceKind::VirtioNet(index, config) => self.net(device, *index, config),
             DeviceKind::VirtioBlock(disk) => {
                 let block = self.block(disk)?;
                 self.virtio("block", device, Box::new(block)).map(drop)
@@ -343,6 +350,27 @@ impl<'a> Catalog<'a> {
             DiskCache::Writeback => block,
             DiskCache::Writethrough => block.writing_through(),
         })
+    }
+
+    fn net(
+        &mut self,
+        device: &DeviceBlueprint,
+        index: usize,
+        config: &NetConfig,
+    ) -> Result<(), MachineError> {
+        let link = self.parts.links.get_mut(index).and_then(Option::take);
+        let link = link.expect("invariant: a machine is set up with the links of its blueprint");
+        let settings = net::Settings {
+            mac: config.mac.0,
+            source: match config.source {
+                SourceMac::Own => net::SourceMac::Own,
+                SourceMac::Any => net::SourceMac::Any,
+            },
+            receive: config.rx,
+            transmit: config.tx,
+        };
+        let model = Net::new(link, &settings).map_err(host("creating a network device"))?;
+        self.virtio("net", device, Box::new(model)).map(drop)
     }
 
     fn virtio(

@@ -16,6 +16,7 @@ use std::fs::File;
 
 use api::server::Server;
 use devices::GuestRam;
+use devices::net::Link;
 use devices::tty::TtyError;
 
 use crate::blueprint::Blueprint;
@@ -37,6 +38,8 @@ pub struct Setup {
     pub initrd: Option<File>,
     /// The user's disks, in the order of the blueprint.
     pub disks: Vec<File>,
+    /// The host's ends of its networks, in the order of the blueprint.
+    pub links: Vec<Box<dyn Link>>,
     /// The built-in guest's system image.
     pub system: Option<&'static [u8]>,
     /// The console's host side.

@@ -2,7 +2,7 @@
 //! line tells of, then the user's text. The last word on a parameter wins in Linux, so the
 //! user's does; and nothing of ours comes after a `--` of the user's.
 
-use api::spec::{ConsoleDevice, Transport};
+use api::spec::{ConsoleDevice, NetKind, Transport};
 use arch::layout;
 
 use crate::blueprint::{DeviceBlueprint, DeviceKind, Window};
@@ -29,6 +29,9 @@ const FOREIGN_WITHOUT_ACPI: [&str; 3] = ["i8042.noaux", "i8042.nomux", "i8042.du
 
 /// The built-in guest's root, its system image.
 const BUILT_IN_ROOT: [&str; 3] = ["root=/dev/vda", "ro", "rootfstype=erofs"];
+
+/// A user-mode network answers at once, so that the built-in guest waits for its address.
+const BUILT_IN_DHCP: &str = "ip=dhcp";
 
 /// Where the built-in guest's console is virtio's, its kernel's first words go to the serial
 /// port, which the monitor shows too: a panic before the console is there is seen.
@@ -102,6 +105,11 @@ fn choose(
                 add(&BUILT_IN_EARLY);
             }
             add(&BUILT_IN_ROOT);
+            if let Some(net) = config.nets.first()
+                && net.link.kind() == NetKind::User
+            {
+                add(&[BUILT_IN_DHCP]);
+            }
             if config.cpus.get() == 1 {
                 add(&BUILT_IN_ONE_CPU);
             }

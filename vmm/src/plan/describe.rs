@@ -1,5 +1,7 @@
 //! A blueprint for the reader: the wire type that `--print-plan` prints.
 
+mod net;
+
 use std::path::Path;
 
 use api::plan::{
@@ -159,6 +161,11 @@ impl Blueprint {
                     if disk.read_only { "read" } else { "read-write" },
                 ));
             }
+            if let DeviceKind::VirtioNet(_, net) = &device.kind
+                && net::opens_tun(net)
+            {
+                files.push(file(Path::new(net::TUN), "read-write"));
+            }
         }
         if let ConsoleBackend::File(path) = &self.console {
             files.push(file(path, "write"));
@@ -257,7 +264,12 @@ fn port(port: &ConsolePortSpec) -> String {
 
 /// The limits of a device.
 fn rates(limits: Limits) -> Vec<String> {
-    let buckets = [("bandwidth", limits.bytes), ("iops", limits.operations)];
+    named_rates(["bandwidth", "iops"], limits)
+}
+
+/// The limits of bytes and of operations, by their names.
+fn named_rates([bytes, operations]: [&str; 2], limits: Limits) -> Vec<String> {
+    let buckets = [(bytes, limits.bytes), (operations, limits.operations)];
     let text = |(name, bucket): (&str, Option<BucketSpec>)| {
         let BucketSpec {
             size,
@@ -294,6 +306,7 @@ fn options(kind: &DeviceKind) -> Vec<String> {
         DeviceKind::Pvpanic(action) => vec![action.to_string()],
         DeviceKind::Watchdog(action) => vec![action.to_string()],
         DeviceKind::VirtioRng(limits) => rates(*limits),
+        DeviceKind::VirtioNet(_, net) => net::options(net),
         DeviceKind::VirtioBlock(disk) => disk_options(disk),
         DeviceKind::ConsolePorts(ports) => ports.iter().map(port).collect(),
         DeviceKind::VirtioBalloon(settings) => {
@@ -318,6 +331,7 @@ fn options(kind: &DeviceKind) -> Vec<String> {
 fn file(kind: &DeviceKind) -> Option<String> {
     match kind {
         DeviceKind::VirtioVsock(vsock) => Some(show(&vsock.path)),
+        DeviceKind::VirtioNet(_, net) => net::file(net),
         DeviceKind::VirtioBlock(disk) => Some(match &disk.source {
             DiskSource::BuiltIn => BUILT_IN.to_owned(),
             DiskSource::User { path, .. } => show(path),
@@ -340,6 +354,7 @@ fn model(kind: &DeviceKind) -> &'static str {
         DeviceKind::VirtioRng(_) => "virtio-rng",
         DeviceKind::VirtioBalloon(_) => "virtio-balloon",
         DeviceKind::VirtioVsock(_) => "virtio-vsock",
+        DeviceKind::VirtioNet(..) => "virtio-net",
         DeviceKind::VirtioBlock(_) => "virtio-blk",
     }
 }

@@ -1,5 +1,5 @@
 //! Which devices a machine has and where: fixed places for the few old ones, the slots of
-//! `arch::layout` for virtio, in the order console, random numbers, sockets,
+//! `arch::layout` for virtio, in the order console, random numbers, sockets, networks,
 //! disks.
 
 use api::spec::{ConsoleDevice, DiskCache, DiskEngine, Transport};
@@ -33,6 +33,10 @@ pub(super) fn list(config: &Config) -> Vec<DeviceBlueprint> {
     }
     if let Some(vsock) = &config.vsock {
         virtio.push(("vsock".to_owned(), DeviceKind::VirtioVsock(vsock.clone())));
+    }
+    for (number, net) in config.nets.iter().enumerate() {
+        let kind = DeviceKind::VirtioNet(number, net.clone());
+        virtio.push((format!("net{number}"), kind));
     }
     let system = config.kernel.is_none().then(system_disk);
     let user = config

@@ -2,8 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use api::spec::{
-    BalloonSpec, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat, KernelSpec, MachineSpec,
-    PortBackend, SizeSpec, Transport, WatchdogAction,
+    BalloonSpec, ConsoleDevice, ConsolePortSpec, DiskSpec, EgressSpec, FlowSpec, KernelFormat,
+    KernelSpec, MachineSpec, NetKind, NetSpec, PortBackend, RateSpec, SizeSpec, SourceMac,
+    Transport, UserNetSpec, WatchdogAction,
 };
 
 use super::*;
@@ -116,7 +117,37 @@ fn plans_are_golden() {
             console: false,
         }],
         watchdog: Some(WatchdogAction::Reset),
+        nets: vec![
+            NetSpec {
+                kind: NetKind::Tap,
+                name: Some("vm0".into()),
+                mtu: Some(9000),
+                queues: Some(2),
+                rx: FlowSpec {
+                    bandwidth: Some(RateSpec::of_text("10M+1G")),
+                    packets: None,
+                },
+                ..NetSpec::default()
+            },
+            NetSpec {
+                mac: Some("02:00:00:00:00:01".into()),
+                source: SourceMac::Any,
+                user: UserNetSpec {
+                    publish: vec!["8080:80".into()],
+                    egress: vec![
+                        EgressSpec::Allow("10.0.0.1:443".into()),
+                        EgressSpec::Deny("10.0.0.0/8".into()),
+                    ],
+                    ..UserNetSpec::default()
+                },
+                ..NetSpec::default()
+            },
+        ],
         ..own_kernel()
+    };
+    let with_net = MachineSpec {
+        nets: vec![NetSpec::default()],
+        ..MachineSpec::default()
     };
     let huge = MachineSpec {
         hugepages: true,
@@ -137,6 +168,7 @@ fn plans_are_golden() {
     for (name, spec, host, acpi) in [
         ("own-kernel-pci", &on_pci, &host(), true),
         ("built-in", &MachineSpec::default(), &host(), false),
+        ("built-in-net", &with_net, &host(), false),
         ("built-in-weak-host", &MachineSpec::default(), &weak, false),
         ("own-kernel-acpi", &full, &host(), true),
         ("own-kernel-hugepages", &huge, &pages, true),

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::{MAX_NAME_BYTES, MAX_QUEUES};
 use crate::host::reason;
 
-/// A tap that can't be had, and what to do about it after a semicolon.
+/// A tap that can't be had.
 #[derive(Debug)]
 pub struct TapError {
     /// Its name; empty for one that the kernel was to choose.
@@ -32,8 +32,8 @@ impl TapError {
 impl fmt::Display for TapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.as_str() {
-            "" => write!(f, "tap: {}; {}", self.problem, self.remedy()),
-            name => write!(f, "tap {name}: {}; {}", self.problem, self.remedy()),
+            "" => write!(f, "tap: {}", self.problem),
+            name => write!(f, "tap {name}: {}", self.problem),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use api::error::{ApiError, Code};
 use api::firecracker::{
     APP_NAME, Balloon, BootSource, COMPATIBLE_VERSION, Drive as DriveConfig, Entropy, InstanceInfo,
-    MachineConfig, RateLimiter, VmConfig,
+    MachineConfig, NetworkInterface, RateLimiter, VmConfig,
 };
 use api::limits::{BucketSpec, LimitsSpec};
 use api::machine::{MachineState, MachineView};
@@ -18,7 +18,8 @@ use devices::limit::{self, Limits};
 use devices::virtio::SlotHandle;
 use devices::virtio::balloon::Settings;
 
-use crate::blueprint::{Blueprint, DeviceKind, DiskBlueprint, DiskSource};
+use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource};
+use crate::config::LinkConfig;
 
 /// The models of devices that have paths of their own.
 pub(super) const ENTROPY: &str = "virtio-rng";
@@ -38,6 +39,7 @@ pub(super) struct Machine {
     plan: MachinePlan,
     initrd: Option<String>,
     devices: Vec<Device>,
+    networks: Vec<NetworkInterface>,
 }
 
 /// A virtio device.
@@ -157,6 +159,7 @@ impl Machine {
             plan,
             initrd: None,
             devices,
+            networks: Vec::new(),
         }
     }
 }
@@ -203,6 +206,7 @@ impl Machine {
         Self {
             initrd: initrd.map(|path| path.display().to_string()),
             devices,
+            networks: blueprint.devices.iter().filter_map(network).collect(),
             plan,
         }
     }
@@ -313,7 +317,7 @@ impl Machine {
             entropy: entropy.map(|device| Entropy {
                 rate_limiter: rate_limiter(device.limits),
             }),
-            network_interfaces: [],
+            network_interfaces: self.networks.clone(),
         }
     }
 
@@ -349,6 +353,25 @@ fn drive_config(device: &Device) -> Option<DriveConfig> {
         is_root_device: false,
         is_read_only: drive.access.read_only,
         rate_limiter: rate_limiter(device.limits),
+    })
+}
+
+/// A network interface as Firecracker's clients see it.
+fn network(device: &DeviceBlueprint) -> Option<NetworkInterface> {
+    let DeviceKind::VirtioNet(_, net) = &device.kind else {
+        return None;
+    };
+    let tap = match &net.link {
+        LinkConfig::Tap(tap) => tap.name.clone(),
+        LinkConfig::User { .. } => None,
+    };
+    Some(NetworkInterface {
+        iface_id: device.name.clone(),
+        host_dev_name: tap.unwrap_or_default(),
+        guest_mac: Some(net.mac.to_string()),
+        rx_rate_limiter: rate_limiter(spec_of(net.rx)),
+        tx_rate_limiter: rate_limiter(spec_of(net.tx)),
+        mtu: net.link.mtu(),
     })
 }
 
