@@ -4,6 +4,7 @@
 mod text;
 
 use crate::error::ServeError;
+use crate::tcp::LEAST_FOR_FLOW;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -307,6 +308,13 @@ impl Config {
                 return wrong(format!("{host} is given to two hosts"));
             }
         }
+        let least = u64::from(self.limits.tcp_flows) * LEAST_FOR_FLOW;
+        if self.limits.tcp_bytes < least {
+            let flows = self.limits.tcp_flows;
+            return wrong(format!(
+                "{flows} TCP connections need {least} bytes of buffers"
+            ));
+        }
         if let Some(subnet) = self.subnet6
             && subnet.network.to_bits() & u128::from(u64::MAX) != 0
         {
@@ -324,10 +332,37 @@ impl Config {
 }
 
 impl Subnet4 {
+    /// The bits of the network.
+    pub(crate) fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(!u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0))
+    }
+
+    /// True for an address of the network.
+    pub(crate) fn contains(&self, ip: Ipv4Addr) -> bool {
+        ip & self.mask() == self.network & self.mask()
+    }
+
     /// The address that means all hosts of the network.
     pub(crate) fn broadcast(&self) -> Ipv4Addr {
         let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
         Ipv4Addr::from_bits(self.network.to_bits() | hosts)
+    }
+}
+
+impl Subnet6 {
+    /// The gateway's address in the prefix.
+    pub(crate) fn gateway(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.network.to_bits() | 2)
+    }
+
+    /// The name server's.
+    pub(crate) fn dns(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.network.to_bits() | 3)
+    }
+
+    /// True for an address of the prefix.
+    pub(crate) fn contains(&self, ip: Ipv6Addr) -> bool {
+        ip.to_bits() >> 64 == self.network.to_bits() >> 64
     }
 }
 

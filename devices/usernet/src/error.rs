@@ -11,9 +11,7 @@ pub enum ServeError {
     #[error("the user-mode network is configured wrongly: {0}")]
     Config(String),
     /// The host's name servers are unknown.
-    #[error(
-        "cannot read /etc/resolv.conf for the guest's name server: {0}; name servers can be given instead"
-    )]
+    #[error("cannot read /etc/resolv.conf: {0}; name servers can be given instead")]
     Resolver(io::Error),
     /// A published port cannot be had.
     #[error("cannot publish {publish}: {source}{}", hint(.source))]

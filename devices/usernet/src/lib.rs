@@ -7,51 +7,67 @@
 //! answered as its protocol says, or dropped and counted.
 #![forbid(unsafe_code)]
 
+mod arp;
 mod config;
+mod counters;
+mod dhcp;
+mod dns;
+mod engine;
 mod error;
+mod host;
 mod link;
+mod ndp;
+mod net;
+mod ping;
+mod policy;
+mod poller;
+mod resolver;
+mod slab;
+mod tcp;
+pub mod testing;
+mod udp;
+mod wire;
 
 pub use config::{
     Action, BadText, Cidr, Config, Dns, Limits, MAX_MTU, MIN_MTU, Offloads, Policy, Protocol,
     Publish, Rule, Subnet4, Subnet6, Target,
 };
+pub use counters::{Counters, Drops};
+pub use dhcp::{Dhcp, DhcpAnswer, dhcp_answer};
+pub use dns::{Addresses, Failure, Question};
+pub use engine::{Engine, Turn};
 pub use error::ServeError;
 pub use link::{HEADER_BYTES, MAX_MESSAGE_BYTES, OFFLOADS_BYTES, offloads_message};
 
-use rustix::event::{PollFd, PollFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Runs the network until `frames` or `control` is closed at its other end. Once it is set up, the
-/// line `ready` is written to `control`.
+/// line `ready` is written to `control`; whatever is written there is answered with a line of the
+/// [`Counters`] as JSON.
 ///
 /// # Errors
 /// When the configuration is impossible, a published port cannot be had, or the host is out of
 /// something.
 pub fn serve(frames: OwnedFd, control: Option<OwnedFd>, config: &Config) -> Result<(), ServeError> {
-    config.check()?;
-    let mut link = link::Link::new(frames)?;
-    let control = control;
-    if let Some(control) = &control {
-        // A parent that has gone is seen below.
-        let _ = rustix::io::write(control, b"ready\n");
+    let mut config = config.clone();
+    if config.dns.servers.is_empty() {
+        let text = std::fs::read_to_string("/etc/resolv.conf").map_err(ServeError::Resolver)?;
+        config.dns = resolver::parse(&text);
     }
-    loop {
-        let mut watched = vec![PollFd::new(&link, PollFlags::IN)];
-        if let Some(control) = &control {
-            watched.push(PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN));
-        }
-        rustix::event::poll(&mut watched, None).map_err(ServeError::host("waiting for frames"))?;
-        if watched.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-            return Ok(());
-        }
-        while let Some(received) = link
-            .receive()
-            .map_err(ServeError::host("receiving frames"))?
-        {
-            log::trace!("from the guest: {received:?}");
-            if received == link::Received::End {
-                return Ok(());
-            }
-        }
+    let ready = control.as_ref().map(OwnedFd::try_clone);
+    let ready = ready
+        .transpose()
+        .map_err(ServeError::host("the control's socket"))?;
+    let published = config.publish.clone();
+    let mut engine = Engine::new(frames, control, config)?;
+    for publish in &published {
+        engine.publish(publish)?;
     }
+    if let Some(ready) = ready {
+        // A parent that has gone is seen at the first turn.
+        let _ = rustix::io::write(&ready, b"ready\n");
+    }
+    while engine.turn(None)? == Turn::More {}
+    log::debug!("the user-mode network ends: {:?}", engine.counters());
+    Ok(())
 }
