@@ -74,6 +74,13 @@ impl GuestRam {
         region.get_slice(MemoryRegionAddress(offset), len).ok()
     }
 
+    /// Lets what lies at an address come nearer, if it is memory: it is read soon.
+    pub(crate) fn prefetch(&self, at: u64) {
+        if let Some(slice) = self.slice(at, 1) {
+            sys::prefetch(&slice);
+        }
+    }
+
     /// Copies a value into guest memory.
     ///
     /// # Errors

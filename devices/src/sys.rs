@@ -5,6 +5,7 @@
     reason = "system calls that take raw guest memory, which no safe wrapper can express"
 )]
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -175,27 +176,38 @@ fn call(
     flags: i32,
 ) -> io::Result<u64> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let count = i32::try_from(pieces.len()).map_err(too_large)?;
     let offset = i64::try_from(offset).map_err(too_large)?;
-    let (fd, list) = (fd.as_raw_fd(), pieces.as_ptr());
-    let moved = match (direction, pieces) {
+    let fd = fd.as_raw_fd();
+    // Not through the C library's functions: those can be cancelled, and prepare for it with two
+    // locked instructions.
+    let moved = if let ([one], 0) = (pieces, flags) {
         // One piece costs the kernel less without a list.
-        (Direction::Read, [one]) if flags == 0 => {
-            // SAFETY: each piece comes from a slice of guest memory, which stays mapped as long as
-            // the caller's `GuestRam` lives. Nobody holds references into guest memory, so that
-            // the kernel may write it at any time, as the guest itself does.
-            unsafe { libc::pread64(fd, one.iov_base, one.iov_len, offset) }
-        }
-        (Direction::Write, [one]) if flags == 0 => {
-            // SAFETY: as above; the kernel only reads the piece.
-            unsafe { libc::pwrite64(fd, one.iov_base, one.iov_len, offset) }
-        }
-        // SAFETY: as above, for each piece of the list.
-        (Direction::Read, _) => unsafe { libc::preadv64v2(fd, list, count, offset, flags) },
-        // SAFETY: as above; the kernel only reads the pieces.
-        (Direction::Write, _) => unsafe { libc::pwritev64v2(fd, list, count, offset, flags) },
+        let number = match direction {
+            Direction::Read => libc::SYS_pread64,
+            Direction::Write => libc::SYS_pwrite64,
+        };
+        // SAFETY: each piece comes from a slice of guest memory, which stays mapped as long as the
+        // caller's `GuestRam` lives. Nobody holds references into guest memory, so that the kernel
+        // may read and write it at any time, as the guest itself does.
+        unsafe { libc::syscall(number, fd, one.iov_base, one.iov_len, offset) }
+    } else {
+        let number = match direction {
+            Direction::Read => libc::SYS_preadv2,
+            Direction::Write => libc::SYS_pwritev2,
+        };
+        let (list, count) = (pieces.as_ptr(), pieces.len());
+        // The upper half of the offset is in the lower one's register on 64-bit hosts.
+        // SAFETY: as above, for each piece of the list, which outlives the call.
+        unsafe { libc::syscall(number, fd, list, count, offset, 0, flags) }
     };
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Asks the CPU to fetch what lies at the start of `slice`, which is soon read: it changes nothing.
+pub(crate) fn prefetch(slice: &VolatileSlice<'_>) {
+    let guard = slice.ptr_guard();
+    // SAFETY: a hint to the CPU, which is free to ignore it and never faults for it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(guard.as_ptr().cast()) }
 }
 
 /// The host's page without huge pages.

@@ -23,6 +23,11 @@ mod setup;
 
 pub use setup::{BadSetup, QueueSetup};
 
+/// How many chains are looked ahead at.
+const LOOK_AHEAD: u16 = 16;
+/// How many chains are given back before the used index shows them: a driver that polls has its
+/// cache line taken away for each step of the index.
+const PUBLISHED_AT_ONCE: u16 = 8;
 /// The bytes of a descriptor (2.7.5).
 const DESCRIPTOR_BYTES: u32 = 16;
 /// Span lists kept for later chains, so that a request costs no allocation.
@@ -101,6 +106,8 @@ pub struct Virtqueue {
     // How far the driver was seen to be, and how much was given back when it was last asked whether
     // it wants to hear of it. How far it has been followed is `queue`'s to know.
     seen: u16,
+    // How many chains the used index shows.
+    published: u16,
     announced: u16,
     silenced: bool,
     unannounced: bool,
@@ -152,6 +159,7 @@ impl Virtqueue {
             in_flight: vec![false; size.into()].into_boxed_slice(),
             spare: Vec::new(),
             seen: 0,
+            published: 0,
             announced: 0,
             silenced: false,
             unannounced: false,
@@ -260,7 +268,7 @@ impl Virtqueue {
     }
 
     /// Gives a request back, `written` bytes of its writable part filled from the front. The
-    /// driver hears of it with the next [`notify`](Self::notify).
+    /// driver sees it at the latest, and hears of it, with the next [`notify`](Self::notify).
     pub fn complete(&mut self, chain: Chain, written: u32) {
         self.complete_together(std::iter::once((chain, written)));
     }
@@ -280,9 +288,25 @@ impl Virtqueue {
         if !live || next == self.queue.next_used() {
             return;
         }
-        match done.and_then(|()| self.publish(next)) {
-            Ok(()) => self.unannounced = true,
-            Err(_) => self.fail(QueueBroken::Ring),
+        let done = done.and_then(|()| {
+            self.unannounced = true;
+            self.queue.set_next_used(next);
+            match next.wrapping_sub(self.published) >= PUBLISHED_AT_ONCE {
+                true => self.move_index(),
+                false => Ok(()),
+            }
+        });
+        if done.is_err() {
+            self.fail(QueueBroken::Ring);
+        }
+    }
+
+    /// Shows the driver all requests completed so far before it hears of them: for who goes on
+    /// with something long.
+    pub fn publish(&mut self) {
+        let live = self.live.load(Ordering::Acquire);
+        if live && self.published != self.queue.next_used() && self.move_index().is_err() {
+            self.fail(QueueBroken::Ring);
         }
     }
 
@@ -319,7 +343,8 @@ impl Virtqueue {
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, OutOfRam> {
-        let used = self.queue.next_used();
+        self.move_index()?;
+        let used = self.published;
         let before = std::mem::replace(&mut self.announced, used);
         // The used index has to be out before the driver's wishes are read: the driver says what
         // it wants and then looks at the index.
@@ -349,8 +374,10 @@ impl Virtqueue {
                 return Err(QueueBroken::IndexJump);
             }
             self.seen = index;
-            if next == index {
-                return Ok(None);
+            match index.wrapping_sub(next) {
+                0 => return Ok(None),
+                1 => {}
+                waiting => self.look_ahead(next, waiting),
             }
         }
         let slot = next & size.wrapping_sub(1);
@@ -368,6 +395,22 @@ impl Virtqueue {
         Ok(Some(head))
     }
 
+    /// Lets the descriptors of the next chains come from the driver's CPU all at once, and not each
+    /// when it is read.
+    fn look_ahead(&self, next: u16, waiting: u16) {
+        let (size, available) = (self.queue.size(), self.queue.avail_ring());
+        for ahead in 0..waiting.min(LOOK_AHEAD) {
+            let slot = next.wrapping_add(ahead) & size.wrapping_sub(1);
+            let at = available
+                .wrapping_add(4)
+                .wrapping_add(u64::from(slot).wrapping_mul(2));
+            if let Ok(head) = self.ram.load(at, Ordering::Relaxed) {
+                let at = u64::from(head).wrapping_mul(DESCRIPTOR_BYTES.into());
+                self.ram.prefetch(self.queue.desc_table().wrapping_add(at));
+            }
+        }
+    }
+
     /// Puts a chain into the used ring, at the place of index `next`.
     fn put(&self, next: u16, head: u16, written: u32) -> Result<(), OutOfRam> {
         let slot = next & self.queue.size().wrapping_sub(1);
@@ -377,11 +420,11 @@ impl Virtqueue {
         self.ram.write(at, &element.to_le())
     }
 
-    /// Shows the driver everything before index `next`.
-    fn publish(&mut self, next: u16) -> Result<(), OutOfRam> {
-        self.queue.set_next_used(next);
+    /// Moves the used index behind everything that was given back.
+    fn move_index(&mut self) -> Result<(), OutOfRam> {
+        self.published = self.queue.next_used();
         let at = self.queue.used_ring().wrapping_add(2);
-        self.ram.store(at, next, Ordering::Release)
+        self.ram.store(at, self.published, Ordering::Release)
     }
 
     /// Copies and checks a whole chain.

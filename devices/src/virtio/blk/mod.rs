@@ -11,7 +11,7 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use super::{
-    CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
+    Chain, CommandError, ConfigSpace, DeviceCommand, Identity, Interrupt, Progress, StartContext,
     StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::disk::engine::Task;
@@ -60,6 +60,8 @@ const GO_ON: u32 = 1;
 struct Line {
     queue: Virtqueue,
     taken: VecDeque<Taken>,
+    /// Room for what is being taken.
+    chains: Vec<Chain>,
 }
 
 #[derive(Debug)]
@@ -368,6 +370,7 @@ impl VirtioDevice for Block {
         let line = |queue: Virtqueue| Line {
             queue,
             taken: VecDeque::new(),
+            chains: Vec::new(),
         };
         // A driver without F_MQ has the first queue only, and one with it may leave others out.
         let first = context.take_queue(0)?;

@@ -18,6 +18,8 @@ const RANGE_DISCOUNT: u64 = 32;
 /// How many requests of one queue are served before the next queue is looked at, and before the
 /// driver hears of them.
 const REQUESTS_A_LINE: usize = 16;
+/// A transfer of so much takes longer than a driver that polls should wait for what is done.
+const LONG_BYTES: u64 = 32 << 10;
 /// How long the engine is waited for until it is asked to give up what it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -160,6 +162,7 @@ impl Block {
                 Taken::Request(request) => request,
                 Taken::Wrong(wrong) => {
                     self.turn_away(running, index, wrong);
+                    busy = true;
                     continue;
                 }
             };
@@ -185,9 +188,9 @@ impl Block {
             return false;
         };
         let write_back = || self.write_back(terms.features);
-        let mut busy = false;
-        while line.taken.len() < REQUESTS_A_LINE && budget.requests > 0 {
-            let chain = if line.taken.is_empty() {
+        let room = REQUESTS_A_LINE.saturating_sub(line.taken.len());
+        for _ in 0..room.min(budget.requests) {
+            let chain = if line.taken.is_empty() && line.chains.is_empty() {
                 // A queue that is broken says so itself.
                 line.queue.poll().ok().flatten()
             } else {
@@ -196,8 +199,14 @@ impl Block {
             let Some(chain) = chain else {
                 break;
             };
-            busy = true;
-            budget.requests = budget.requests.saturating_sub(1);
+            if let Some(header) = chain.readable().first() {
+                running.ram.prefetch(header.at);
+            }
+            line.chains.push(chain);
+        }
+        budget.requests = budget.requests.saturating_sub(line.chains.len());
+        let busy = !line.chains.is_empty();
+        for chain in line.chains.drain(..) {
             let taken = Request::parse(index, chain, &running.ram, terms, write_back);
             line.taken.push_back(taken);
         }
@@ -430,9 +439,13 @@ impl Block {
                 .warn(format_args!("the host cannot {doing} the disk: {cause}"));
         }
         let index = request.line;
+        let is_long = request.bytes() >= LONG_BYTES;
         let (chain, written) = request.end(&running.ram, &self.id, result);
         if let Some(Some(line)) = running.lines.get_mut(index) {
             line.queue.complete(chain, written);
+            if is_long {
+                line.queue.publish();
+            }
         }
     }
 

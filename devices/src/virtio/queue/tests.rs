@@ -86,6 +86,7 @@ fn a_chain_comes_as_it_was_made() {
     assert_eq!(chain.readable(), [span(DATA, 16), span(SEAM - 8, 16)]);
     assert_eq!(chain.writable(), [span(END - 4, 4), span(AFTER_HOLE, 1)]);
     rig.queue.complete(chain, 5);
+    rig.queue.publish();
     assert_eq!(rig.ring.take_used(), Some((head, 5)));
     assert!(rig.queue.pop().unwrap().is_none());
 }
@@ -126,6 +127,7 @@ fn indirect_tables_are_followed() {
     let chain = rig.pop();
     assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (3, 3));
     rig.queue.complete(chain, 3);
+    rig.queue.publish();
     assert_eq!(rig.ring.take_used(), Some((0, 3)));
 }
 
@@ -142,6 +144,7 @@ fn empty_descriptors_add_nothing() {
     assert_eq!(chain.readable().len(), 1);
     assert!(chain.writable().is_empty());
     rig.queue.complete(chain, 100);
+    rig.queue.publish();
     assert_eq!(
         rig.ring.take_used(),
         Some((0, 0)),
@@ -350,6 +353,7 @@ fn a_chain_in_flight_cannot_come_twice() {
     let first = rig.pop();
     assert_eq!(rig.queue.pop().unwrap_err(), QueueBroken::InFlight { head });
     rig.queue.complete(first, 0);
+    rig.queue.publish();
     assert_eq!(
         rig.ring.take_used(),
         Some((head, 0)),
@@ -380,6 +384,38 @@ fn descriptors_are_read_once() {
     assert_eq!(chain.write(&rig.queue.ram, &[1, 2, 3, 4, 5]), 4);
     rig.queue.complete(chain, 4);
     assert_eq!(rig.queue.ram.read::<u32>(DATA + 4).unwrap(), 0x0403_0201);
+}
+
+/// 2.7.8: the index moves for several at once, at the latest before an interrupt.
+#[test]
+fn what_is_given_back_is_shown_in_batches() {
+    let mut rig = rig();
+    let give_back = |rig: &mut Rig, count| {
+        for _ in 0..count {
+            rig.ring.add(&[Buffer::readable(DATA, 1)]);
+            let chain = rig.pop();
+            rig.queue.complete(chain, 0);
+        }
+        rig.ring.used_index()
+    };
+    let most = PUBLISHED_AT_ONCE;
+    assert_eq!(give_back(&mut rig, most - 1), 0);
+    assert_eq!(give_back(&mut rig, 1), most);
+    assert_eq!(give_back(&mut rig, 1), most);
+    rig.queue.publish();
+    assert_eq!(rig.ring.used_index(), most + 1);
+    assert!(!rig.line.take(), "shown, and not told of");
+    assert_eq!(give_back(&mut rig, 2), most + 1);
+    rig.ring.set_used_event(most + 2);
+    rig.queue.notify();
+    assert_eq!(rig.ring.used_index(), most + 3);
+    assert!(rig.line.take());
+    // A driver that took the queue back is shown nothing any more.
+    give_back(&mut rig, 1);
+    rig.live.store(false, Ordering::Release);
+    rig.queue.publish();
+    rig.queue.notify();
+    assert_eq!(rig.ring.used_index(), most + 3);
 }
 
 /// 2.7.7: one interrupt for a batch, none when the driver asked for none.

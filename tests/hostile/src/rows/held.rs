@@ -108,6 +108,7 @@ impl Holder {
         };
         if let Some(queue) = self.queue(queue) {
             queue.complete(chain, written);
+            queue.publish();
         }
     }
 }
