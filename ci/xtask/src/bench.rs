@@ -30,12 +30,9 @@ pub(crate) enum Bench {
         /// Seconds that an idle guest is watched
         #[arg(long, default_value_t = 10)]
         idle: u64,
-        /// Only cases whose names contain this
+        /// Only cases whose names contain this, and nothing else
         #[arg(long)]
         only: Option<String>,
-        /// A copy-on-write drive of at least 512 MiB to measure too, as for --disk
-        #[arg(long, value_name = "PATH,format=cow")]
-        overlay: Option<String>,
     },
 }
 
@@ -43,12 +40,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Startup { runs, boots } => startup::run(*runs, *boots),
-        Bench::Block {
-            rounds,
-            idle,
-            only,
-            overlay,
-        } => block::run(*rounds, *idle, only.as_deref(), overlay.as_deref()),
+        Bench::Block { rounds, idle, only } => block::run(*rounds, *idle, only.as_deref()),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Machines of the bare guest that run one load each, and the drives that they have.
 
+use super::FILL;
 use anyhow::{Context, Result, ensure};
 use harness::bare;
 use harness::bare::answer::Answer;
 use harness::bare::ops::{BlockLoad, Op, Program};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use serde_json::Value;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,7 +64,7 @@ pub(super) fn disk_arguments(file: &Path, options: &str) -> Vec<OsString> {
 }
 
 /// What this program offers of the drives that are measured.
-pub(super) fn disks(machines: &Machines, file: &Path, overlay: Option<&str>) -> Result<Vec<Disk>> {
+pub(super) fn disks(machines: &Machines, file: &Path, span: u64) -> Result<Vec<Disk>> {
     let mut disks = Vec::new();
     for name in ENGINES {
         match machines.disk(name, disk_arguments(file, &format!(",engine={name}"))) {
@@ -73,14 +75,44 @@ pub(super) fn disks(machines: &Machines, file: &Path, overlay: Option<&str>) -> 
     if disks.is_empty() {
         disks.push(machines.disk(RAW, disk_arguments(file, ""))?);
     }
-    match overlay {
-        Some(value) => {
-            let arguments = vec!["--disk".into(), value.into()];
-            disks.push(machines.disk(OVERLAY, arguments)?);
-        }
-        None => println!("SKIPPED {OVERLAY}: name one with --overlay PATH,format=cow"),
+    match overlay(machines, file, span) {
+        Ok(disk) => disks.push(disk),
+        Err(why) => println!("SKIPPED {OVERLAY}: {why:#}"),
     }
     Ok(disks)
+}
+
+/// A copy-on-write drive that is warm: a guest has written all of it once, so that its base, which
+/// is empty, is never looked at.
+fn overlay(machines: &Machines, file: &Path, span: u64) -> Result<Disk> {
+    // Beside the other drive, for what the file system does to both.
+    let (base, delta) = (file.with_extension("base"), file.with_extension("cow"));
+    for stale in [&base, &delta] {
+        // Of a run that was stopped.
+        let _ = std::fs::remove_file(stale);
+    }
+    let size = span.to_string();
+    let of_base = [OsStr::new("--size"), size.as_ref(), base.as_ref()];
+    let of_delta = ["--base-format".as_ref(), "raw".as_ref(), "--base".as_ref()];
+    machines.create(&of_base)?;
+    machines.create(&[&of_delta[..], &[base.as_ref(), delta.as_ref()]].concat())?;
+    let disk = machines.disk(OVERLAY, disk_arguments(&delta, ",format=cow"))?;
+    let block = FILL.into();
+    let all = BlockLoad {
+        write: true,
+        random: false,
+        block,
+        depth: 8,
+        span,
+        time: Duration::from_secs(600),
+        count: span / block,
+    };
+    machines.block(&disk, &all)?;
+    // Write-back in the middle of a round would be measured too.
+    File::open(&delta)?
+        .sync_all()
+        .context("syncing the delta")?;
+    Ok(disk)
 }
 
 /// The program under test and how fast its guests' clock goes.
@@ -117,6 +149,16 @@ impl Machines {
             .args(arguments)
             .stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// Makes an image.
+    fn create(&self, arguments: &[&OsStr]) -> Result<()> {
+        let mut command = Command::new(&self.coracle);
+        let output = command.args(["disk", "create"]).args(arguments).output();
+        let output = output.context("coracle disk create")?;
+        let refusal = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}", refusal.trim());
+        Ok(())
     }
 
     /// Where the files of the machines are.
