@@ -160,6 +160,17 @@ impl Desk {
     pub fn end_all(&self) {
         while self.end_one() {}
     }
+
+    /// Ends all that runs, and from now on everything well and promptly.
+    pub fn behave(&self) {
+        let mut state = self.state();
+        state.fates.clear();
+        state.newest_first = false;
+        state.promptly = true;
+        state.submit_fails = None;
+        drop(state);
+        self.end_all();
+    }
 }
 
 /// Does what an operation is about as far as it is to come.

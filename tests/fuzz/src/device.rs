@@ -43,7 +43,7 @@ pub fn play(subject: &'static Subject, transport: Transport, data: &[u8], scope:
         }
         script::run(&mut bench, subject, data, scope).expect("rest");
         if scope == Scope::Requests {
-            script::all_came_back(&mut bench).expect("every request back");
+            script::all_came_back(&mut bench, subject).expect("every request back");
         }
         script::revive(&mut bench, subject).expect("a device that works after a reset");
     });

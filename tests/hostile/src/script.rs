@@ -13,6 +13,7 @@ use crate::access::{Region, Transport};
 use crate::bench::Bench;
 use crate::lower::{Act, lower};
 use crate::play::{self, Wrong, fill};
+use crate::rows::engine;
 use crate::step::{FIRST_RING, Row, Step, Subject};
 
 /// The longest script that is played: bounds a run.
@@ -30,8 +31,9 @@ const START: u8 = 5;
 const PUBLISH: u8 = 6;
 const KICK: u8 = 7;
 const DESCRIPTOR: u8 = 8;
-/// How many operations there are, with the last one: a write of the status.
-const OPERATIONS: u8 = 10;
+const STATUS: u8 = 9;
+/// How many operations there are, with the last one: the host does something.
+const OPERATIONS: u8 = 11;
 
 const REGIONS: [Region; 8] = [
     Region::Window,
@@ -155,12 +157,12 @@ fn operation(
         COPY => {
             let (at, len) = (script.address(), script.byte());
             let bytes = script.bytes(len.into());
-            store(bench, scope, at, bytes);
+            store(bench, subject, scope, at, bytes);
         }
         FILL => {
             let (at, len, byte) = (script.address(), script.word(), script.byte());
             fill(at, len.into(), byte, |at, bytes| {
-                store(bench, scope, at, bytes);
+                store(bench, subject, scope, at, bytes);
                 true
             });
         }
@@ -182,8 +184,8 @@ fn operation(
             let queue = script.byte();
             kick(bench, queue);
         }
-        DESCRIPTOR => descriptor(bench, script, scope),
-        _ => {
+        DESCRIPTOR => descriptor(bench, subject, script, scope),
+        STATUS => {
             let value = script.byte();
             if scope == Scope::Everything {
                 let (region, offset, width) =
@@ -191,32 +193,39 @@ fn operation(
                 bench.write(region, offset, width, value.into());
             }
         }
+        _ => engine::next_of_engine(&bench.host, script.byte()),
     }
     Ok(())
 }
 
 /// Writes a descriptor of a queue's usual table.
-fn descriptor(bench: &Bench, script: &mut Cursor<'_>, scope: Scope) {
-    let (queue, index) = (u64::from(script.byte() % 8), u64::from(script.byte()));
+fn descriptor(bench: &Bench, subject: &Subject, script: &mut Cursor<'_>, scope: Scope) {
+    let (queue, index) = (u16::from(script.byte() % 8), u64::from(script.byte()));
     let (at, len) = (script.address(), script.number::<4>());
     let (flags, next) = (script.word(), script.word());
     let mut bytes = at.to_le_bytes().to_vec();
     bytes.extend(&len.to_le_bytes()[..4]);
     bytes.extend(flags.to_le_bytes());
     bytes.extend(next.to_le_bytes());
-    let table = FIRST_RING + queue * crate::step::RING_BYTES;
-    store(bench, scope, table + index * 16, &bytes);
+    store(bench, subject, scope, ring_of(queue) + index * 16, &bytes);
 }
 
-/// Writes memory, in vain where there is none. The used ring of queue 0 is the device's alone
-/// where it is to show what came back.
-fn store(bench: &Bench, scope: Scope, at: u64, bytes: &[u8]) {
+/// Writes memory, in vain where there is none. The used rings are the device's alone where they
+/// are to show what came back.
+fn store(bench: &Bench, subject: &Subject, scope: Scope, at: u64, bytes: &[u8]) {
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let used = FIRST_RING + 0x2000;
-    let touches = at < used + 0x1000 && used < at.saturating_add(len);
-    if scope == Scope::Everything || !touches {
+    let touches = |queue| {
+        let used = ring_of(queue) + 0x2000;
+        at < used + 0x1000 && used < at.saturating_add(len)
+    };
+    if scope == Scope::Everything || !(0..subject.queues).any(touches) {
         let _ = bench.ram.write_bytes(at, bytes);
     }
+}
+
+/// The usual place of a queue.
+fn ring_of(queue: u16) -> u64 {
+    FIRST_RING + u64::from(queue) * crate::step::RING_BYTES
 }
 
 /// The last offset in a region at which an access of `width` lies within it.
@@ -258,7 +267,7 @@ fn kick(bench: &mut Bench, queue: u8) {
 
 /// Puts a head into the usual ring of a queue, after what it says it has.
 fn publish(bench: &Bench, queue: u8, head: u16) {
-    let ring = FIRST_RING + u64::from(queue) * crate::step::RING_BYTES + 0x1000;
+    let ring = ring_of(queue.into()) + 0x1000;
     let index = u16::from_le(bench.ram.read(ring + 2).unwrap_or_default());
     let entry = ring + 4 + u64::from(index % crate::step::RING_SIZE) * 2;
     let _ = bench.ram.write_bytes(entry, &head.to_le_bytes());
@@ -287,6 +296,7 @@ pub fn reset(bench: &mut Bench) {
 /// # Errors
 /// When it does not: a wedged device.
 pub fn revive(bench: &mut Bench, subject: &'static Subject) -> Result<(), Wrong> {
+    engine::engine_behaves(&bench.host);
     perform(bench, subject, None)
 }
 
@@ -314,29 +324,34 @@ fn perform(
     acts.iter().try_for_each(|act| play::perform(bench, act))
 }
 
-/// Every request of queue 0 came back, or the queue is out of service. For [`Scope::Requests`]
-/// on a device that gives everything back at once.
+/// Every request of every queue came back, or the device is out of service. For
+/// [`Scope::Requests`] on a device that gives everything back by itself.
 ///
 /// # Errors
 /// When some did not.
-pub fn all_came_back(bench: &mut Bench) -> Result<(), Wrong> {
+pub fn all_came_back(bench: &mut Bench, subject: &Subject) -> Result<(), Wrong> {
+    engine::engine_behaves(&bench.host);
     let (region, offset, width) =
         crate::access::place(bench.transport(), crate::step::Register::Status);
-    if bench.read(region, offset, width) != 15 {
-        return Ok(());
+    for queue in 0..subject.queues {
+        if bench.read(region, offset, width) != 15 {
+            return Ok(());
+        }
+        kick(bench, queue.to_le_bytes()[0]);
+        play::settle(bench)?;
     }
-    kick(bench, 0);
-    play::settle(bench)?;
     if bench.read(region, offset, width) != 15 {
         return Ok(());
     }
     let index = |at| u16::from_le(bench.ram.read(at).unwrap_or_default());
-    let published = index(FIRST_RING + 0x1002);
-    let back = index(FIRST_RING + 0x2002);
-    if published == back {
-        return Ok(());
+    for queue in 0..subject.queues {
+        let published = index(ring_of(queue) + 0x1002);
+        let back = index(ring_of(queue) + 0x2002);
+        if published != back {
+            return Err(format!("queue {queue}: {published:#x} sent, {back:#x} back").into());
+        }
     }
-    Err(format!("{published:#x} requests, {back:#x} came back").into())
+    Ok(())
 }
 
 /// A row as a script: what its driver does, without what it wants to see. None where the host

@@ -25,6 +25,8 @@ use crate::step::{At, Fixture, Host, Register, Row, Step, Subject};
 const F_FLUSH: u64 = 1 << 9;
 const F_CONFIG_WCE: u64 = 1 << 11;
 const F_MQ: u64 = 1 << 12;
+const F_DISCARD: u64 = 1 << 13;
+const F_WRITE_ZEROES: u64 = 1 << 14;
 const QUEUES: u16 = 4;
 
 const IN: u32 = 0;
@@ -75,6 +77,50 @@ pub static LATE: Subject = Subject {
     },
     ..URING
 };
+
+/// The same with all that a driver can ask for, for scripts.
+pub static LATE_WRITTEN: Subject = Subject {
+    name: "block-late-written",
+    features: LATE.features | F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_WRITE_ZEROES,
+    good: BLOCK_WRITTEN.good,
+    ..LATE
+};
+
+/// What the engine of [`LATE`] does next, for any byte of a script; nothing on other hosts.
+pub fn next_of_engine(host: &Host, byte: u8) {
+    let Some(Backend { desk, .. }) = host.backend.downcast_ref() else {
+        return;
+    };
+    let high = byte >> 3;
+    let fate = match high % 6 {
+        0 => Fate::Late,
+        1 => Fate::Twice,
+        2 => Fate::AtOnce,
+        3 => Fate::Refused,
+        4 => Fate::Fails { done: 0, errno: 5 },
+        _ => Fate::Fails {
+            done: 512,
+            errno: 28,
+        },
+    };
+    match byte % 8 {
+        0 => drop(desk.end_one()),
+        1 => desk.end_all(),
+        2 => desk.newest_first(high & 1 != 0),
+        3 | 4 => desk.promptly(high & 1 != 0),
+        5 => desk.fate_of_flushes(fate),
+        6 => desk.fate(u64::from(high / 6) * 512, fate),
+        _ if high == 31 => desk.lose(5),
+        _ => desk.ring(),
+    }
+}
+
+/// The engine of [`LATE`] ends all that it has and does well from now on.
+pub fn engine_behaves(host: &Host) {
+    if let Some(Backend { desk, .. }) = host.backend.downcast_ref() {
+        desk.behave();
+    }
+}
 
 /// The host's side of [`LATE`].
 struct Backend {

@@ -65,6 +65,18 @@ pub static BLOCK_WRITTEN: Subject = Subject {
     boot: None,
 };
 
+/// The same disk with four queues, for scripts.
+pub static BLOCK_QUEUES: Subject = Subject {
+    name: "block-queues",
+    queues: 4,
+    features: BLOCK_WRITTEN.features | 1 << 12,
+    make: || {
+        let disk = SharedDisk::new(disk_image());
+        Fixture::alone(Block::new(Box::new(disk), DISK_ID).with_queues(4))
+    },
+    ..BLOCK_WRITTEN
+};
+
 /// The same disk, read-only.
 pub static BLOCK_READ_ONLY: Subject = Subject {
     name: "block-ro",
