@@ -2,6 +2,7 @@
 
 use super::kit::{FormulaBase, Random, SECTOR, base_sector, header, new_store, open, ram, spans};
 use crate::disk::overlay::delta::Delta;
+use crate::disk::overlay::store::Store;
 use crate::disk::overlay::tests::kit::CrashStore;
 use crate::ram::GuestRam;
 
@@ -103,6 +104,16 @@ fn a_write_that_fails_changes_no_map_and_no_other_sector() {
             }
         }
     }
+}
+
+/// The store of a file, unlike the one of these tests, can lose nothing with the process alone. So
+/// it is looked at another way: a pipe cannot be flushed, and the host says so when it is asked.
+#[test]
+fn a_flush_reaches_the_host() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let pipe = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+    let refused = Some(rustix::io::Errno::INVAL.raw_os_error());
+    assert_eq!(pipe.sync().unwrap_err().raw_os_error(), refused);
 }
 
 #[test]

@@ -315,6 +315,38 @@ fn check(engine: EngineChoice, direct: bool) {
     result.unwrap_or_else(|error| panic!("{engine:?}, direct {direct}: {error}"));
 }
 
+/// A kill of the process alone loses nothing that a flush would have saved from a loss of power.
+/// So it is looked at another way: a pipe cannot be flushed, and the host says so when it is asked.
+#[test]
+fn a_flush_reaches_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_reader, writer) = io::pipe().unwrap();
+    let pipe = Arc::new(File::from(std::os::fd::OwnedFd::from(writer)));
+    let mut disk = RawDisk::open(&image(dir.path(), 512), false).unwrap();
+    disk.file = Arc::clone(&pipe);
+    let refused = Some(rustix::io::Errno::INVAL.raw_os_error());
+    assert_eq!(disk.flush().unwrap_err().raw_os_error(), refused);
+    let Ok(mut engine) = UringEngine::new(pipe, Ways::default()) else {
+        return harness::skip::skipped("the host has no io_uring");
+    };
+    let operation = Operation {
+        task: Task::Flush,
+        offset: 0,
+        len: 0,
+        ram: &small_ram(),
+        spans: &[],
+    };
+    assert!(matches!(engine.begin(0, &operation), Begun::Running));
+    let mut ended = Vec::new();
+    engine.submit().unwrap();
+    while ended.is_empty() {
+        engine.wait(std::time::Duration::from_secs(1));
+        engine.finished(&mut ended);
+    }
+    let error = ended.pop().unwrap().result.unwrap_err().error;
+    assert_eq!(error.raw_os_error(), refused);
+}
+
 #[test]
 fn system_calls_move_the_right_bytes() {
     check(EngineChoice::Sync, false);
