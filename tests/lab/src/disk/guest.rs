@@ -6,6 +6,7 @@ use super::{KEPT, LARGE, MOUNT, PORT};
 use crate::sys::{self, VsockAddress};
 use crate::{setup, stream};
 use anyhow::{Context, Result, bail};
+use rustix::fs::FallocateFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::net::{AddressFamily, SocketType};
 use std::ffi::CString;
@@ -13,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const DISK: &str = "/dev/vda";
 const HOST_CID: u32 = 2;
@@ -130,6 +132,7 @@ fn write(lab: &Lab) -> Result<()> {
         number("lab.keep")?,
         number("lab.seed")?,
     );
+    let hold = number("lab.hold")?;
     send_all(lab)?;
     lab.say("found")?;
     for folder in std::fs::read_dir(MOUNT)?.flatten() {
@@ -142,16 +145,23 @@ fn write(lab: &Lab) -> Result<()> {
     let folder = Path::new(MOUNT).join(round.to_string());
     std::fs::create_dir(&folder).context("making a folder")?;
     std::fs::write(folder.join(model::LOG), "").context(model::LOG)?;
-    std::fs::write(folder.join(model::PAGES), [0; PAGE_COUNT * PAGE_BYTES])
-        .context(model::PAGES)?;
+    let pages = File::create(folder.join(model::PAGES)).context(model::PAGES)?;
+    // Room that is not written yet: the first write to a page is the disk's first there too.
+    let len = (PAGE_COUNT * PAGE_BYTES) as u64;
+    rustix::fs::fallocate(&pages, FallocateFlags::empty(), 0, len).context("making room")?;
     rustix::fs::syncfs(&File::open(&folder)?).context("syncing")?;
     lab.say("ready")?;
     let writers: [Step; 3] = [write_file, append, write_page];
+    let begun = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let start = |(number, writer): (usize, Step)| {
-            let folder = &folder;
+            let (folder, begun) = (&folder, &begun);
             scope.spawn(move || -> Result<()> {
                 for step in 0.. {
+                    while begun.fetch_add(1, Ordering::Relaxed) >= hold {
+                        // From here on nothing more is written or flushed.
+                        std::thread::park();
+                    }
                     writer(folder, seed, step).with_context(|| format!("writer {number}"))?;
                     lab.say(&format!("done {number} {step}"))?;
                 }

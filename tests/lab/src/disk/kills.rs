@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const BASE: &str = "/disks/ext4";
+const EMPTY: &str = "/disks/ext4";
+/// A base of its own, as the drive is merged into it.
+const BASE: &str = "/tmp/disk-base";
 const COPY: &str = "/tmp/disk-copy";
 const FLAT: &str = "/tmp/disk-flat";
 const E2FSCK: &str = "/bin/e2fsck";
@@ -20,8 +22,11 @@ enum Point {
     Mounting(Duration),
     /// It cleans up and makes a new folder.
     Preparing(Duration),
-    /// So many steps were told of.
+    /// So many steps were told of, and the guest goes on writing.
     Writing(usize, Duration),
+    /// So many steps were told of, and the guest stands still since: what the last of them
+    /// flushed is not flushed again by a later one.
+    Holding(usize, Duration),
 }
 
 impl Point {
@@ -30,7 +35,17 @@ impl Point {
         match random % 8 {
             0 => Point::Mounting(micros(150_000)),
             1 => Point::Preparing(micros(60_000)),
-            _ => Point::Writing(below(random >> 40, 40), micros(20_000)),
+            2 => Point::Writing(below(random >> 40, 40), micros(20_000)),
+            3 => Point::Writing(below(random >> 40, 40), micros(1_000)),
+            _ => Point::Holding(1 + below(random >> 40, 16), micros(1_000)),
+        }
+    }
+
+    /// After how many steps the guest stands still.
+    fn hold(self) -> usize {
+        match self {
+            Point::Holding(steps, _) => steps,
+            _ => usize::MAX,
         }
     }
 }
@@ -40,6 +55,7 @@ struct Totals {
     mounting: u32,
     preparing: u32,
     writing: u32,
+    holding: u32,
     told: u64,
     checked: u64,
     damage: Damage,
@@ -62,6 +78,7 @@ struct Suite {
 /// # Errors
 /// When anything is lost or torn, the file system is unsound, or a guest does not behave.
 pub fn run(kind: &str, options: &str, points: u64, seed: u64) -> Result<()> {
+    copy(EMPTY, BASE)?;
     let mut suite = Suite {
         cow: kind != "none",
         drive: made(kind, BASE, options)?,
@@ -76,13 +93,15 @@ pub fn run(kind: &str, options: &str, points: u64, seed: u64) -> Result<()> {
         mounting,
         preparing,
         writing,
+        holding,
         told,
         checked,
         damage: Damage { lost, torn },
         sound,
     } = suite.totals;
-    let kills = mounting + preparing + writing;
-    println!("seed {seed}: {kills} kills, {mounting} mounting, {preparing} preparing");
+    let kills = mounting + preparing + writing + holding;
+    println!("seed {seed}: {kills} kills: {mounting} mounting, {preparing} preparing");
+    println!("{writing} writing, {holding} right after the last flush");
     println!("{told} steps told of, {checked} of them checked, {lost} lost, {torn} torn");
     println!("e2fsck: sound after {sound} kills");
     done
@@ -92,6 +111,12 @@ impl Suite {
     fn all(&mut self, points: u64) -> Result<()> {
         for round in 0..=points {
             self.round = round;
+            // A drive that has grown has little that is new to its map, so every other time it is
+            // empty.
+            if self.cow && !round.is_multiple_of(2) {
+                self.settle()?;
+                coracle_disk(&["commit", IMAGE])?;
+            }
             // The last boot looks at what the last kill left, and is killed as it has done so.
             let point = match round == points {
                 false => Point::random(mix(self.seed ^ 1, round)),
@@ -113,8 +138,10 @@ impl Suite {
             ""
         };
         let cmdline = format!(
-            "lab.do=write lab.mount={mount} lab.round={} lab.keep={keep} lab.seed={seed}",
-            self.round
+            "lab.do=write lab.mount={mount} lab.round={} lab.keep={keep} lab.seed={seed} \
+             lab.hold={}",
+            self.round,
+            point.hold()
         );
         let mut machine = Machine::start(&self.drive, &cmdline, &[])?;
         machine.expect("calling", &mut BTreeMap::new())?;
@@ -134,6 +161,18 @@ impl Suite {
                 self.look(&machine)?;
                 machine.expect("ready", &mut BTreeMap::new())?;
                 Some(write(&mut machine, steps, wait)?)
+            }
+            Point::Holding(steps, wait) => {
+                self.totals.holding += 1;
+                self.look(&machine)?;
+                machine.expect("ready", &mut BTreeMap::new())?;
+                let told = write(&mut machine, steps, wait)?;
+                let count = told.iter().sum::<u64>();
+                ensure!(
+                    count == steps as u64,
+                    "{told:?} steps of a guest that stands still"
+                );
+                Some(told)
             }
         };
         if let Some(told) = told {

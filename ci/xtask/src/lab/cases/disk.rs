@@ -12,7 +12,7 @@ const DURABILITY: [(&str, &str, u32); 3] = [
     ("cow", "raw -", 4),
 ];
 /// How often the monitor is killed in one of them.
-const POINTS: u32 = 50;
+const POINTS: u32 = 40;
 /// How long it may take, under an emulator of an emulator.
 const KILLS_SECONDS: u64 = 1200;
 
