@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use crate::net::{Link, MOST_FRAME_BYTES, Offloads, Received, Sent, receive_from, send_to};
 use crate::ram::GuestRam;
 use crate::testing::ring::Buffer;
-use crate::testing::{AFTER_HOLE, END, GuestDriver};
+use crate::testing::{AFTER_HOLE, END, GuestDriver, small_ram};
 use crate::virtio::{Span, VirtioDevice};
 
 /// What a link was told, and what goes wrong with it.
@@ -27,8 +27,6 @@ pub struct LinkState {
     pub fail_receive: Option<io::ErrorKind>,
     /// Every frame sent is refused so.
     pub fail_send: Option<io::ErrorKind>,
-    /// There is no room for frames.
-    pub full: bool,
     /// Settings are refused so.
     pub fail_settings: Option<io::ErrorKind>,
 }
@@ -46,6 +44,8 @@ pub struct TestLink {
 #[derive(Debug)]
 pub struct FarEnd {
     queues: Vec<OwnedFd>,
+    // The device's ends, to fill them.
+    near: Vec<OwnedFd>,
     state: Arc<Mutex<LinkState>>,
 }
 
@@ -58,10 +58,12 @@ impl TestLink {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let pairs = (0..queues).map(|_| pair().expect("a pair of sockets"));
-        let (queues, far) = pairs.unzip();
+        let (queues, far): (Vec<OwnedFd>, _) = pairs.unzip();
+        let near = queues.iter().map(OwnedFd::try_clone);
         let state = Arc::default();
         let far = FarEnd {
             queues: far,
+            near: near.collect::<io::Result<_>>().expect("a descriptor"),
             state: Arc::clone(&state),
         };
         let can = Offloads::ALL;
@@ -153,9 +155,6 @@ impl Link for TestLink {
     ) -> io::Result<Sent> {
         let state = self.state();
         fail(state.fail_send)?;
-        if state.full {
-            return Ok(Sent::Full);
-        }
         drop(state);
         send_to(self.queue(queue)?, head, ram, spans)
     }
@@ -174,6 +173,18 @@ impl FarEnd {
     pub fn send(&self, queue: usize, frame: &[u8]) -> bool {
         let fd = self.queues.get(queue).expect("a queue");
         rustix::io::write(fd, frame).is_ok()
+    }
+
+    /// Leaves the guest no room, until everything of it is received: with frames of zeroes,
+    /// which no guest sends.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn fill(&self, queue: usize) {
+        let fd = self.near.get(queue).expect("a queue");
+        for len in [MOST_FRAME_BYTES, 1] {
+            while rustix::io::write(fd, &vec![0; len]).is_ok() {}
+        }
     }
 
     /// The next frame from the guest, its header in front.
@@ -202,8 +213,15 @@ pub struct NetGuest {
 impl NetGuest {
     /// Starts a device with what it offers out of `wanted`. It has no receive buffer.
     pub fn new(device: Box<dyn VirtioDevice>, wanted: u64) -> Self {
+        Self::on(small_ram(), device, wanted)
+    }
+
+    /// The same in memory that is there already and is as [`small_ram`].
+    pub fn on(ram: GuestRam, device: Box<dyn VirtioDevice>, wanted: u64) -> Self {
+        let mut driver = GuestDriver::on(ram, device);
+        driver.start(wanted);
         Self {
-            driver: GuestDriver::started_with(device, wanted),
+            driver,
             given: HashMap::new(),
             next_buffer: AFTER_HOLE,
         }

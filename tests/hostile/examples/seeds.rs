@@ -16,6 +16,7 @@ fn main() -> io::Result<()> {
         ("virtio_console", Transport::Mmio),
         ("virtio_balloon", Transport::Mmio),
         ("virtio_rng", Transport::Mmio),
+        ("virtio_net", Transport::Mmio),
     ] {
         let bench = Bench::new(transport, (subjects::RNG.make)());
         let folder = Path::new(&folder).join(target);
@@ -25,6 +26,7 @@ fn main() -> io::Result<()> {
                 "block-ro" => (Some("virtio_blk"), Some(2)),
                 "console" => (Some("virtio_console"), Some(1)),
                 "ports" => (Some("virtio_console"), Some(0)),
+                "net" => (Some("virtio_net"), Some(0)),
                 "balloon" => (Some("virtio_balloon"), Some(0)),
                 // Of both: its own rows, and those of rings and registers.
                 "rng" if row.id.starts_with("rng") => (Some("virtio_rng"), Some(1)),

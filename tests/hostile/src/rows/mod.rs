@@ -9,6 +9,7 @@ pub mod config;
 pub mod console;
 pub mod engine;
 pub mod held;
+pub mod net;
 pub mod registers;
 pub mod ring;
 pub mod rng;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Row> {
         block::rows(),
         engine::rows(),
         vsock::rows(),
+        net::rows(),
         balloon::rows(),
         console::rows(),
         rng::rows(),
@@ -61,6 +63,8 @@ pub fn subjects() -> Vec<&'static Subject> {
         &held::HOLDER,
         &config::CHANGER,
         &vsock::VSOCK,
+        &net::NET,
+        &net::NET_MQ,
         &console::CONSOLE,
         &console::PORTS,
         &balloon::BALLOON,
