@@ -15,6 +15,15 @@ pub struct DoctorReport {
     pub checks: Vec<Check>,
 }
 
+/// A host's networks, judged: what `coracle net doctor` found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetReport {
+    /// Whether what was asked about works.
+    pub ready: bool,
+    /// Everything that was looked at.
+    pub checks: Vec<Check>,
+}
+
 /// What kind of host this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -9,6 +9,7 @@ pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
 mod net;
+pub(crate) mod net_command;
 pub(crate) mod version;
 mod vsock;
 
@@ -53,6 +54,7 @@ enum Subcommands {
     Disk(disk_command::Flags),
     Doctor(doctor::Flags),
     Kernel(kernel::Flags),
+    Net(net_command::Flags),
     Version(version::Flags),
 }
 
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Doctor(doctor::Flags),
     /// `coracle kernel`
     Kernel(kernel::Flags),
+    /// `coracle net`
+    Net(net_command::Flags),
     /// `coracle __usernet`, the process of a user-mode network, with its level of logging.
     Usernet(Option<String>),
     /// `coracle version`
@@ -99,6 +103,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Ok(Subcommands::Disk(flags)) => Ok(Command::Disk(flags)),
         Ok(Subcommands::Doctor(flags)) => Ok(Command::Doctor(flags)),
         Ok(Subcommands::Kernel(flags)) => Ok(Command::Kernel(flags)),
+        Ok(Subcommands::Net(flags)) => Ok(Command::Net(flags)),
         Ok(Subcommands::Version(flags)) => Ok(Command::Version(flags)),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

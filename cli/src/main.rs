@@ -33,6 +33,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
         Command::Disk(flags) => flags.run(),
         Command::Doctor(flags) => flags.run(),
         Command::Kernel(flags) => flags.run(),
+        Command::Net(flags) => flags.run(),
         Command::Usernet(level) => net::user::serve(level.as_deref()),
         Command::Version(flags) => flags.run(),
         Command::Help(text) => print::out(&text).map(|()| Exit::Done),

@@ -1,6 +1,7 @@
 //! The host's ends of a machine's networks: taps are opened, and each user-mode network gets a
 //! process of its own, which ends with the machine.
 
+pub(crate) mod setup;
 pub(crate) mod user;
 
 use devices::net::Link;

@@ -2,6 +2,7 @@
 //! [`crate::plan`] and by [`doctor`]. No ioctl is made here.
 
 pub mod doctor;
+pub mod net;
 
 use std::fs;
 use std::path::Path;

@@ -34,20 +34,18 @@ fn human(report: &DoctorReport) -> String {
     } else {
         "doesn't work"
     };
-    let mut text = format!(
-        "This host: {}.\n`coracle boot` {verdict} here.\n\n",
+    let checks = table(&report.checks);
+    format!(
+        "This host: {}.\n`coracle boot` {verdict} here.\n\n{checks}",
         report.summary
-    );
-    let width = report
-        .checks
-        .iter()
-        .map(|check| check.name.len())
-        .max()
-        .unwrap_or(0);
-    for check in &report.checks {
-        text.push_str(&line(check, width));
-    }
-    text
+    )
+}
+
+/// The checks, one line each and one for what mends it.
+pub(super) fn table(checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.name.len()).max();
+    let width = width.unwrap_or(0);
+    checks.iter().map(|check| line(check, width)).collect()
 }
 
 fn line(check: &Check, width: usize) -> String {

@@ -243,6 +243,8 @@ impl Drop for Helper {
 /// When nobody told it what to be.
 pub(crate) fn serve(level: Option<&str>) -> Result<Exit, Failure> {
     logger::start(level)?;
+    // Else the host lists it as `exe`.
+    let _ = rustix::thread::set_name(c"coracle-usernet");
     let taken = failed("taking over its sockets");
     let again = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(&taken);
     let frames = again(std::io::stdin().as_fd())?;

@@ -182,7 +182,7 @@ fn summary(kind: HostKind, facts: &Facts) -> String {
     }
 }
 
-fn check(name: &str, need: Need, state: State, detail: impl Into<String>) -> Check {
+pub(super) fn check(name: &str, need: Need, state: State, detail: impl Into<String>) -> Check {
     Check {
         name: name.to_owned(),
         need,
@@ -192,14 +192,14 @@ fn check(name: &str, need: Need, state: State, detail: impl Into<String>) -> Che
     }
 }
 
-fn mended(check: Check, fix: &str) -> Check {
+pub(super) fn mended(check: Check, fix: &str) -> Check {
     Check {
         fix: Some(fix.to_owned()),
         ..check
     }
 }
 
-fn found(yes: bool) -> State {
+pub(super) fn found(yes: bool) -> State {
     if yes { State::Found } else { State::Missing }
 }
 
