@@ -2,8 +2,8 @@
 //! that overlap.
 #![no_main]
 
-use api::spec::{ConsoleDevice, DiskSpec, KernelProtocol, KernelSpec, MachineSpec};
-use api::spec::{PlatformTables, SizeSpec, Transport};
+use api::spec::{ConsoleDevice, DiskSpec, KernelProtocol, KernelSpec, MachineSpec, NetKind};
+use api::spec::{NetSpec, PlatformTables, SizeSpec, Transport};
 use arbitrary::Arbitrary;
 use arch::boot::Kernel;
 use arch::layout;
@@ -31,6 +31,7 @@ struct Input<'a> {
     stop_timeout_ms: Option<u64>,
     host: (u8, Place, u8),
     initrd: Option<(&'a str, Place)>,
+    nets: Vec<(Option<&'a str>, Option<&'a str>, Option<u64>, Option<u64>)>,
 }
 
 impl Input<'_> {
@@ -67,6 +68,18 @@ impl Input<'_> {
                     read_only,
                     id: id.map(Into::into),
                     ..DiskSpec::default()
+                })
+                .collect(),
+            nets: self
+                .nets
+                .iter()
+                .map(|&(tap, mac, mtu, queues)| NetSpec {
+                    kind: tap.map_or(NetKind::User, |_| NetKind::Tap),
+                    name: tap.map(Into::into),
+                    mac: mac.map(Into::into),
+                    mtu,
+                    queues,
+                    ..NetSpec::default()
                 })
                 .collect(),
             console: api::spec::ConsoleSpec {

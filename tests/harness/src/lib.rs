@@ -6,6 +6,7 @@ pub mod asm;
 pub mod bare;
 pub mod elf;
 pub mod guests;
+pub mod netns;
 pub mod output;
 pub mod process;
 pub mod pty;

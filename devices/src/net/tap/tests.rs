@@ -1,63 +1,15 @@
-use std::io::{BufRead, BufReader};
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::time::Duration;
 
+use harness::netns::Namespace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{
-    CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space, set_capabilities,
-};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::*;
 use crate::net::{Link, Offloads, Received, Sent};
 use crate::ram::GuestRam;
 use crate::virtio::Span;
-
-/// A network namespace of its own, alive as long as this is.
-struct Namespace(Child);
-
-impl Namespace {
-    /// None, and reported, where this user may not make one or the host has no taps.
-    fn new() -> Option<Self> {
-        if !Path::new(TUN).exists() {
-            harness::skip::skipped("there is no /dev/net/tun");
-            return None;
-        }
-        let mut child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "echo; read end"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let _ = child.wait();
-            harness::skip::skipped("this user may not make a network namespace");
-            return None;
-        }
-        Some(Self(child))
-    }
-
-    /// Runs `work` in a thread that lives in the namespace.
-    fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/proc/{}/ns/net", self.0.id());
-        let space = std::fs::File::open(path).unwrap();
-        let run = || {
-            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        };
-        std::thread::scope(|scope| scope.spawn(run).join()).unwrap()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Takes from this thread the right to make and to set up interfaces.
 fn become_nobody() {
@@ -90,10 +42,10 @@ fn refused(request: &TapRequest) -> String {
 
 #[test]
 fn made_where_there_is_none_and_gone_afterwards() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         for (ask, queues) in [("vm0", 1), ("vm1", 4), ("", 1), ("123456789012345", 2)] {
             let tap = Tap::open(&request(ask, queues)).unwrap();
             let name = tap.name().to_owned();
@@ -107,14 +59,15 @@ fn made_where_there_is_none_and_gone_afterwards() {
             ioctl::flags(&control, &name).unwrap_err();
         }
     });
+    entered.unwrap();
 }
 
 #[test]
 fn every_way_in_which_a_tap_cannot_be_had() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         ip("tuntap add dev one mode tap");
         ip("tuntap add dev many mode tap multi_queue");
         ip("tuntap add dev routed mode tun");
@@ -149,14 +102,15 @@ fn every_way_in_which_a_tap_cannot_be_had() {
         let text = refused(&request("many", 300));
         assert!(text.contains("no more queues"), "{text}");
     });
+    entered.unwrap();
 }
 
 #[test]
 fn what_a_user_without_rights_is_told() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         ip("tuntap add dev root0 mode tap user 1");
         ip("tuntap add dev mine mode tap user 0");
         ip("link set dev mine mtu 1400");
@@ -179,14 +133,15 @@ fn what_a_user_without_rights_is_told() {
             "{text}"
         );
     });
+    entered.unwrap();
 }
 
 #[test]
 fn the_mtu_is_the_taps_or_what_was_asked_for() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         ip("tuntap add dev jumbo mode tap");
         ip("link set dev jumbo mtu 9000 up");
         assert_eq!(Tap::open(&request("jumbo", 1)).unwrap().mtu, 9000);
@@ -205,14 +160,15 @@ fn the_mtu_is_the_taps_or_what_was_asked_for() {
         let settled = settle_mtu(&control().unwrap(), "jumbo", Some(1500));
         assert_eq!(settled.unwrap(), 1500);
     });
+    entered.unwrap();
 }
 
 #[test]
 fn descriptors_are_taken_over() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         let of = |fds: &[RawFd]| TapRequest {
             fds: fds.to_vec(),
             ..TapRequest::default()
@@ -240,6 +196,7 @@ fn descriptors_are_taken_over() {
         let text = refused(&of(&[raw, other.as_raw_fd()]));
         assert!(text.contains("a queue of another tap"), "{text}");
     });
+    entered.unwrap();
 }
 
 #[test]
@@ -281,10 +238,10 @@ fn receive(tap: &mut Tap, queue: u16, ram: &GuestRam, room: &[Span]) -> Option<u
 
 #[test]
 fn frames_come_out_of_the_host_and_go_in() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         let ram = crate::testing::small_ram();
         // Two taps on a bridge: what is sent on one comes out of the other.
         let mut one = Tap::open(&request("one", 1)).unwrap();
@@ -322,14 +279,15 @@ fn frames_come_out_of_the_host_and_go_in() {
         assert_eq!(one.send(0, &head, &ram, &[body]).unwrap(), Sent::Whole);
         assert_eq!(receive(&mut two, 0, &ram, &room), Some(912));
     });
+    entered.unwrap();
 }
 
 #[test]
 fn offloads_are_set_and_taken_back() {
-    let Some(space) = Namespace::new() else {
+    let Some(space) = Namespace::new().unwrap() else {
         return;
     };
-    space.enter(|| {
+    let entered = space.enter(|| {
         let mut tap = Tap::open(&request("vm0", 2)).unwrap();
         for offloads in [
             Offloads::ALL,
@@ -343,4 +301,5 @@ fn offloads_are_set_and_taken_back() {
         }
         assert_eq!(link::words(Offloads::ALL), 0xf);
     });
+    entered.unwrap();
 }
