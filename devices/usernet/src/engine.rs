@@ -102,6 +102,23 @@ impl Engine {
         })
     }
 
+    /// What this host keeps the network from, in words.
+    #[must_use]
+    pub fn limits(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if crate::host::ping_socket(Ipv4Addr::LOCALHOST.into()).is_err() {
+            lines.push(
+                "pings beyond the gateway are refused: net.ipv4.ping_group_range does not have \
+                    this user's group"
+                    .to_owned(),
+            );
+        }
+        if self.net.config.dns.servers.is_empty() {
+            lines.push("no name is found: the host has no name server".to_owned());
+        }
+        lines
+    }
+
     /// What passed so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -407,3 +424,6 @@ fn offload(header: &[u8; HEADER_BYTES], frame: &[u8]) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ mod ping;
 mod policy;
 mod poller;
 mod resolver;
+mod sandbox;
 mod slab;
 mod tcp;
 pub mod testing;
@@ -41,9 +42,15 @@ pub use link::{HEADER_BYTES, MAX_MESSAGE_BYTES, OFFLOADS_BYTES, offloads_message
 
 use std::os::fd::OwnedFd;
 
+/// Descriptors that are no flow's: the link, the control, the epoll, the log, and room to spare.
+const OWN_DESCRIPTORS: u64 = 64;
+
 /// Runs the network until `frames` or `control` is closed at its other end. Once it is set up, the
 /// line `ready` is written to `control`; whatever is written there is answered with a line of the
 /// [`Counters`] as JSON.
+///
+/// From then on the calling thread can open no file and start no program, and has only sockets of
+/// the Internet: it is meant to be a process of its own.
 ///
 /// # Errors
 /// When the configuration is impossible, a published port cannot be had, or the host is out of
@@ -54,6 +61,7 @@ pub fn serve(frames: OwnedFd, control: Option<OwnedFd>, config: &Config) -> Resu
         let text = std::fs::read_to_string("/etc/resolv.conf").map_err(ServeError::Resolver)?;
         config.dns = resolver::parse(&text);
     }
+    fit_descriptors(&mut config);
     let ready = control.as_ref().map(OwnedFd::try_clone);
     let ready = ready
         .transpose()
@@ -63,6 +71,10 @@ pub fn serve(frames: OwnedFd, control: Option<OwnedFd>, config: &Config) -> Resu
     for publish in &published {
         engine.publish(publish)?;
     }
+    for line in engine.limits() {
+        log::info!("{line}");
+    }
+    sandbox::enter()?;
     if let Some(ready) = ready {
         // A parent that has gone is seen at the first turn.
         let _ = rustix::io::write(&ready, b"ready\n");
@@ -70,4 +82,21 @@ pub fn serve(frames: OwnedFd, control: Option<OwnedFd>, config: &Config) -> Resu
     while engine.turn(None)? == Turn::More {}
     log::debug!("the user-mode network ends: {:?}", engine.counters());
     Ok(())
+}
+
+/// Holds no more flows than the host grants descriptors for.
+fn fit_descriptors(config: &mut Config) {
+    let limits = config.limits;
+    let others = [limits.udp_flows, limits.pings, limits.questions];
+    let others: u64 = others.into_iter().map(u64::from).sum();
+    let published = u64::try_from(config.publish.len()).unwrap_or(u64::MAX);
+    let fixed = OWN_DESCRIPTORS
+        .saturating_add(published)
+        .saturating_add(others);
+    let granted = sandbox::raise_descriptors(fixed.saturating_add(limits.tcp_flows.into()));
+    let left = u32::try_from(granted.saturating_sub(fixed)).unwrap_or(u32::MAX);
+    if left < limits.tcp_flows {
+        log::warn!("{left} TCP connections at a time: the host grants {granted} open files");
+        config.limits.tcp_flows = left;
+    }
 }
