@@ -2,6 +2,7 @@
 //! Prints, writes JSON and ends with 1 when a limit is missed. No test run depends on it: on a busy
 //! machine a time proves little and the ratio to the floor most.
 mod block;
+mod net;
 mod startup;
 
 use crate::repo;
@@ -22,6 +23,12 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1)]
         boots: u32,
     },
+    /// The user-mode network with a guest made of frames, by turns with passt where it is installed
+    Net {
+        /// Rounds
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Drives by turns with a plain loop on the same file, system calls of a request, idleness
     Block {
         /// Rounds of every case
@@ -39,6 +46,7 @@ pub(crate) enum Bench {
 /// Runs a benchmark. True when every limit is met.
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
+        Bench::Net { rounds } => net::run(*rounds),
         Bench::Startup { runs, boots } => startup::run(*runs, *boots),
         Bench::Block { rounds, idle, only } => block::run(*rounds, *idle, only.as_deref()),
     }

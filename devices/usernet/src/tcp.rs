@@ -33,6 +33,8 @@ pub(crate) use buffers::LEAST_FOR_FLOW;
 const ACCEPTED: usize = 64;
 /// Where ports for the guest's eyes begin when the real one is taken.
 const EPHEMERAL: u16 = 49_152;
+/// How long a guest has to answer a connection to a published port.
+const GUEST_PATIENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// A connection as quiet as this makes room for a new one when there is no other.
 const QUIET: Duration = Duration::from_secs(60);
 const DNS_PORT: u16 = 53;
@@ -128,6 +130,10 @@ impl Tcp {
         partial: bool,
     ) -> Result<(), Bad> {
         let segment = Segment::parse(packet, partial)?;
+        if has_extensions(packet) {
+            net.counters.drops.unknown += 1;
+            return Ok(());
+        }
         let key = Key {
             guest: SocketAddr::new(packet.from, segment.from),
             remote: SocketAddr::new(packet.to, segment.to),
@@ -330,6 +336,7 @@ impl Tcp {
         };
         let context = self.engine.context();
         let (guest, remote) = ((guest.ip(), guest.port()), (remote.ip(), remote.port()));
+        flow.machine.socket().set_timeout(Some(GUEST_PATIENCE));
         if flow
             .machine
             .socket()
@@ -373,6 +380,7 @@ impl Tcp {
             return;
         };
         flow.dirty = false;
+        flow.guest_answered();
         flow.move_bytes(net);
         loop {
             let mut port = Port::new(net, flow.mss, None);
@@ -431,6 +439,12 @@ impl Tcp {
         }
         self.buffers.give(flow.machine);
     }
+}
+
+/// True for IPv6 with headers between its own and TCP's, which no TCP has and the engine would have
+/// to answer for.
+fn has_extensions(packet: &Packet<'_>) -> bool {
+    packet.to.is_ipv6() && packet.whole.len() != 40 + packet.payload.len()
 }
 
 fn mark(dirty: &mut VecDeque<Id>, flow: &mut Flow, id: Id) {

@@ -21,6 +21,8 @@ struct Limits {
     startup: Startup,
     #[serde(rename = "block")]
     _block: toml::Table,
+    #[serde(rename = "net")]
+    _net: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]

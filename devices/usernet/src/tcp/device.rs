@@ -161,6 +161,9 @@ struct Parts {
 impl Parts {
     fn of(packet: &[u8]) -> Option<Self> {
         let is4 = packet.first()? >> 4 == 4;
+        if *packet.get(if is4 { 9 } else { 6 })? != TCP {
+            return None;
+        }
         let (ip, from, to) = if is4 {
             let at = |at| crate::wire::be32(packet, at).map(std::net::Ipv4Addr::from_bits);
             (20, at(12)?.into(), at(16)?.into())

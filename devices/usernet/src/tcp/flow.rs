@@ -102,6 +102,15 @@ impl Flow {
         self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
     }
 
+    /// Lifts the limit on the time in which a guest answers a connection, once it has: an open one
+    /// may be idle for ever.
+    pub(super) fn guest_answered(&mut self) {
+        let socket = self.machine.socket();
+        if socket.timeout().is_some() && socket.state() != tcp::State::SynSent {
+            socket.set_timeout(None);
+        }
+    }
+
     /// Moves bytes in both directions, as far as both sides have room, and passes on their ends.
     pub(super) fn move_bytes(&mut self, net: &mut Net) {
         if matches!(self.state, State::Connecting { .. }) {

@@ -2,5 +2,6 @@
 //! the other.
 
 mod common;
+mod serve;
 mod tcp;
 mod udp;

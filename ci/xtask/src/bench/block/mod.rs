@@ -84,6 +84,8 @@ struct Limits {
     block: BlockLimits,
     #[serde(rename = "startup")]
     _startup: toml::Table,
+    #[serde(rename = "net")]
+    _net: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]

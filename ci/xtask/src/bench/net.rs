@@ -1,0 +1,182 @@
+//! How fast the user-mode network is: the generator of the crate `usernet` plays the guest and the
+//! other hosts, by turns with passt where that is installed.
+
+use super::{Figure, folder, median};
+use crate::repo;
+use crate::steps::cargo;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::process::Command;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    net: NetLimits,
+    #[serde(rename = "startup")]
+    _startup: toml::Table,
+    #[serde(rename = "block")]
+    _block: toml::Table,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetLimits {
+    bulk_gbit: f64,
+    added_us: f64,
+    connections_per_second: f64,
+    idle_wakeups: f64,
+    times_passt: f64,
+}
+
+/// What the generator prints.
+#[derive(Debug, Deserialize, Serialize)]
+struct Round {
+    up_gbit: f64,
+    down_gbit: f64,
+    loopback_us: f64,
+    round_trip_us: f64,
+    connections_per_second: f64,
+    idle_wakeups: f64,
+    resident_kib: f64,
+}
+
+/// All rounds with one program.
+#[derive(Debug, Serialize)]
+struct Rounds(Vec<Round>);
+
+impl Rounds {
+    fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        median(&self.0.iter().map(of).collect::<Vec<_>>())
+    }
+
+    fn added_us(&self) -> f64 {
+        self.median(|round| round.round_trip_us - round.loopback_us)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Results {
+    ours: Rounds,
+    passt: Rounds,
+    figures: Vec<Figure>,
+}
+
+/// Measures, prints and writes net.json.
+pub(super) fn run(rounds: u32) -> Result<bool> {
+    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
+        .context("tests/bench/limits.toml")?;
+    let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
+    let limits = limits.net;
+    let build = [
+        "build",
+        "--release",
+        "--package",
+        "usernet",
+        "--example",
+        "generator",
+    ];
+    ensure!(cargo(&build).status()?.success(), "building the generator");
+    let has_passt = repo::find_program("passt").is_some();
+    if !has_passt {
+        println!("passt is not installed: only our own network is measured");
+    }
+    let (mut ours, mut passt) = (Rounds(Vec::new()), Rounds(Vec::new()));
+    for _ in 0..rounds {
+        ours.0.push(generate(&[])?);
+        if has_passt {
+            passt.0.push(generate(&["passt"])?);
+        }
+    }
+    let mut figures = figures(&ours, &limits);
+    if has_passt {
+        figures.extend(beside(&ours, &passt, &limits));
+    }
+    figures.iter().for_each(Figure::print);
+    let met = figures.iter().all(|figure| figure.met);
+    let results = Results {
+        ours,
+        passt,
+        figures,
+    };
+    let path = folder()?.join("net.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(&results)?)
+        .with_context(|| path.display().to_string())?;
+    println!("written to {}", path.display());
+    Ok(met)
+}
+
+fn generate(arguments: &[&str]) -> Result<Round> {
+    let program = repo::target().join("x86_64-unknown-linux-gnu/release/examples/generator");
+    let output = Command::new(&program)
+        .args(arguments)
+        .output()
+        .with_context(|| program.display().to_string())?;
+    if !output.status.success() {
+        bail!(
+            "the generator: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    serde_json::from_slice(&output.stdout).context("reading what the generator prints")
+}
+
+fn figures(ours: &Rounds, limits: &NetLimits) -> Vec<Figure> {
+    let up = ours.median(|round| round.up_gbit);
+    let down = ours.median(|round| round.down_gbit);
+    let connections = ours.median(|round| round.connections_per_second);
+    let wakeups = ours.median(|round| round.idle_wakeups);
+    vec![
+        Figure::least("TCP from the guest", "Gbit/s", up, limits.bulk_gbit),
+        Figure::least("TCP to the guest", "Gbit/s", down, limits.bulk_gbit),
+        Figure::told(
+            "round trip over loopback",
+            "us",
+            ours.median(|round| round.loopback_us),
+        ),
+        Figure::new("added to it", "us", ours.added_us(), limits.added_us),
+        Figure::least(
+            "connections",
+            "1/s",
+            connections,
+            limits.connections_per_second,
+        ),
+        Figure::new(
+            "wake-ups of an idle network in 10 s",
+            "",
+            wakeups,
+            limits.idle_wakeups,
+        ),
+        Figure::told("resident", "KiB", ours.median(|round| round.resident_kib)),
+    ]
+}
+
+fn beside(ours: &Rounds, passt: &Rounds, limits: &NetLimits) -> Vec<Figure> {
+    let up = |rounds: &Rounds| rounds.median(|round| round.up_gbit);
+    let down = |rounds: &Rounds| rounds.median(|round| round.down_gbit);
+    let connections = passt.median(|round| round.connections_per_second);
+    let wakeups = passt.median(|round| round.idle_wakeups);
+    vec![
+        Figure::told("passt: TCP from the guest", "Gbit/s", up(passt)),
+        Figure::told("passt: TCP to the guest", "Gbit/s", down(passt)),
+        Figure::told("passt: added to the round trip", "us", passt.added_us()),
+        Figure::told("passt: connections", "1/s", connections),
+        Figure::told("passt: wake-ups in 10 s", "", wakeups),
+        Figure::told(
+            "passt: resident",
+            "KiB",
+            passt.median(|round| round.resident_kib),
+        ),
+        Figure::least(
+            "from the guest, times passt",
+            "",
+            up(ours) / up(passt),
+            limits.times_passt,
+        ),
+        Figure::least(
+            "to the guest, times passt",
+            "",
+            down(ours) / down(passt),
+            limits.times_passt,
+        ),
+    ]
+}
