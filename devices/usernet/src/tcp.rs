@@ -382,7 +382,7 @@ impl Tcp {
         flow.dirty = false;
         flow.guest_answered();
         flow.move_bytes(net);
-        loop {
+        while !flow.is_over() {
             let mut port = Port::new(net, flow.mss, None);
             let sockets = &mut flow.machine.sockets;
             match self.engine.poll_egress(time, &mut port, sockets) {
@@ -390,6 +390,7 @@ impl Tcp {
                 smoltcp::iface::PollResult::SocketStateChanged => {}
             }
         }
+        flow.note_last(net.link.has_room());
         if !net.link.has_room() || flow.has_more() {
             mark(&mut self.dirty, flow, id);
         }
@@ -397,7 +398,9 @@ impl Tcp {
             self.remove(net, id, end);
             return;
         }
-        if let Some(due) = self.engine.poll_at(time, &flow.machine.sockets) {
+        if !flow.is_over()
+            && let Some(due) = self.engine.poll_at(time, &flow.machine.sockets)
+        {
             // What is due now but could not be done waits a moment, not for ever and not in a spin.
             let micros = (due - time).total_micros();
             let wait = if due <= time { 1000 } else { micros };

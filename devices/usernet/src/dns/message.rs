@@ -58,7 +58,8 @@ impl Question {
         if be16(message, 4)? != 1 {
             return None;
         }
-        let (name, at) = name(message, HEADER)?;
+        // Nothing stands in front of it that its name could point to.
+        let (name, at) = name(message, HEADER, 0)?;
         Some(Self {
             id: be16(message, 0)?,
             name,
@@ -131,7 +132,7 @@ impl Addresses {
     }
 
     fn record(&mut self, message: &[u8], at: usize) -> Option<usize> {
-        let (owner, at) = name(message, at)?;
+        let (owner, at) = name(message, at, MOST_POINTERS)?;
         let kind = be16(message, at)?;
         let seconds = be32(message, at + 4)?;
         let length = usize::from(be16(message, at + 8)?);
@@ -147,15 +148,15 @@ impl Addresses {
                 let address = crate::wire::ipv6_at(data, 0)?;
                 self.addresses.push((address.into(), seconds));
             }
-            (CNAME, _) => self.aliases.push(name(message, start)?.0),
+            (CNAME, _) => self.aliases.push(name(message, start, MOST_POINTERS)?.0),
             _ => {}
         }
         Some(start + length)
     }
 }
 
-/// Reads a name, and where it ends.
-fn name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
+/// Reads a name with at most so many pointers, and where it ends.
+fn name(message: &[u8], mut at: usize, most: usize) -> Option<(String, usize)> {
     let mut name = String::new();
     let mut end = None;
     let mut pointers = 0;
@@ -176,7 +177,7 @@ fn name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
             }
             3 => {
                 pointers += 1;
-                if pointers > MOST_POINTERS {
+                if pointers > most {
                     return None;
                 }
                 end = end.or(Some(at + 2));

@@ -62,6 +62,7 @@ pub(super) struct Flow {
     host_ended: bool,
     guest_ended: bool,
     broken: bool,
+    said_last: bool,
 }
 
 /// The segment of a packet that was taken once already.
@@ -91,6 +92,7 @@ impl Flow {
             host_ended: false,
             guest_ended: false,
             broken: false,
+            said_last: false,
         }
     }
 
@@ -222,6 +224,17 @@ impl Flow {
                 return;
             }
         }
+    }
+
+    /// True when both sides have ended and the guest knows it. The engine would forget what a slow
+    /// host has not taken yet after ten seconds (TIME-WAIT), so it is not asked any more.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.said_last && self.machine.socket().state() == tcp::State::TimeWait
+    }
+
+    /// Notes that the engine has sent what it had, as far as the guest took it.
+    pub(super) fn note_last(&mut self, sent: bool) {
+        self.said_last |= sent && self.machine.socket().state() == tcp::State::TimeWait;
     }
 
     /// True when bytes can be moved at once.

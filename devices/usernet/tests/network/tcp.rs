@@ -4,6 +4,7 @@ use crate::common::{Network, open, pattern};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 use usernet::testing::StreamId;
 use usernet::{Action, Offloads, Rule};
 
@@ -156,10 +157,7 @@ fn a_slow_host_makes_the_guest_wait() {
     while quiet < 5 {
         let more = network.guest.send(id, &data[sent..]).unwrap();
         sent += more;
-        let taken = network
-            .guest
-            .work(std::time::Duration::from_millis(20))
-            .unwrap();
+        let taken = network.guest.work(Duration::from_millis(20)).unwrap();
         quiet = if more == 0 && taken == 0 {
             quiet + 1
         } else {
@@ -418,4 +416,43 @@ fn more_connections_than_the_limit_are_reset() {
     assert!(first.read(&mut [0]).is_err());
     connect(&mut network, at);
     assert_eq!(network.end().drops.full, 1);
+}
+
+#[test]
+fn what_a_slow_host_has_not_taken_outlives_the_connection() {
+    let (listener, at) = listener();
+    let mut network = Network::start(open());
+    let id = connect(&mut network, at);
+    let (mut stream, _) = listener.accept().unwrap();
+    // The host ends first, then the guest sends more than the host's socket holds, and ends.
+    stream.shutdown(Shutdown::Write).unwrap();
+    network
+        .guest
+        .until(|guest| guest.stream(id).is_ended())
+        .unwrap();
+    let data = pattern(LARGE / 4);
+    let mut sent = 0;
+    let mut received = Vec::new();
+    let mut room = vec![0; 1 << 20];
+    while sent < data.len() {
+        let more = network.guest.send(id, &data[sent..]).unwrap();
+        sent += more;
+        let taken = network.guest.work(Duration::from_millis(20)).unwrap();
+        if more == 0 && taken == 0 {
+            let bytes = stream.read(&mut room).unwrap();
+            received.extend_from_slice(&room[..bytes]);
+        }
+    }
+    network.guest.close(id).unwrap();
+    network
+        .guest
+        .until(|guest| guest.stream(id).is_acknowledged())
+        .unwrap();
+    // Longer than the engine remembers a connection that has ended.
+    let wait = std::time::Instant::now();
+    while wait.elapsed() < Duration::from_secs(11) {
+        network.guest.work(Duration::from_millis(500)).unwrap();
+    }
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == data, "the bytes are others");
 }
