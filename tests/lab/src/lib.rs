@@ -2,6 +2,7 @@
 //! guests. This crate holds the script of what to do there, its report, and what the two PID 1s
 //! have in common; it is linked statically and knows of our crates only the API's.
 
+pub mod agent;
 pub mod disk;
 pub mod hot;
 pub mod report;

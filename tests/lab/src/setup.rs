@@ -1,13 +1,16 @@
 //! What both PID 1s do first: mount the kernel's file systems and load modules. And what several
 //! programs of the lab need.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{ClockId, Timespec, clock_nanosleep_relative};
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
+
+const BUSYBOX: &str = "/bin/busybox";
 
 /// Mounts /dev, /proc and /sys.
 ///
@@ -75,4 +78,32 @@ pub fn argument(name: &str) -> Option<String> {
     let line = std::fs::read_to_string("/proc/cmdline").ok()?;
     let value = |word: &str| Some(word.strip_prefix(name)?.strip_prefix('=')?.to_owned());
     line.split_whitespace().find_map(value)
+}
+
+/// Gives an interface its addresses, and takes it into use.
+///
+/// # Errors
+/// Names what busybox refused.
+pub fn up(interface: &str, addresses: &[String]) -> Result<()> {
+    // Nobody else has the addresses, and asking takes a second. A kernel without IPv6 asks nobody.
+    let asks = format!("/proc/sys/net/ipv6/conf/{interface}/accept_dad");
+    let _ = std::fs::write(asks, "0");
+    for address in addresses {
+        ip(&["addr", "add", address, "dev", interface])?;
+    }
+    ip(&["link", "set", interface, "up"])
+}
+
+/// Has busybox do what `ip` is told to.
+///
+/// # Errors
+/// What it said.
+pub fn ip(words: &[&str]) -> Result<()> {
+    let output = Command::new(BUSYBOX).arg("ip").args(words).output();
+    let output = output.context(BUSYBOX)?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("ip {}: {}", words.join(" "), text.trim());
+    }
+    Ok(())
 }

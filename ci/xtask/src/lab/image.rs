@@ -11,12 +11,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Stock KVM.
-const LAB_MODULES: &[&str] = &["kvm-amd"];
+/// Stock KVM, and taps.
+const LAB_MODULES: &[&str] = &["kvm-amd", "tun"];
 /// What a Debian guest needs to see its disk and its power button.
 const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "button", "evdev"];
 /// The same for a guest whose sockets are tried.
 const VSOCK_MODULES: &[&str] = &["virtio_pci", "vmw_vsock_virtio_transport"];
+/// The same for one with a network.
+const NET_MODULES: &[&str] = &["virtio_pci", "virtio_net"];
 /// What a guest loads only where its case says so.
 const MISC_MODULES: &[&str] = &[
     "virtio_balloon",
@@ -51,9 +53,7 @@ pub(super) fn write(
     let guest = binary("lab-guest")?;
     let mut archive = Archive::new();
     archive.file("init", &init, true);
-    let vsock = binary("lab-vsock")?;
-    archive.file("bin/lab-vsock", &vsock, true);
-    archive.file("initrds/vsock", &initrd(&vsock, None)?, false);
+    sockets(&mut archive, cloud)?;
     modules(&mut archive, cloud, LAB_MODULES)?;
     let coracle = std::env::var_os("CORACLE_BIN").map(PathBuf::from);
     let coracle = coracle.unwrap_or_else(|| repo::release_binary("coracle"));
@@ -69,11 +69,6 @@ pub(super) fn write(
             archive.file(
                 &format!("initrds/{name}"),
                 &initrd(&guest, Some((package, GUEST_MODULES)))?,
-                false,
-            );
-            archive.file(
-                &format!("initrds/{name}-vsock"),
-                &initrd(&vsock, Some((package, VSOCK_MODULES)))?,
                 false,
             );
         }
@@ -97,6 +92,23 @@ pub(super) fn write(
     // One that cases may change.
     archive.file("disks/hot", &disk, false);
     std::fs::write(path, archive.finish()).with_context(|| path.display().to_string())
+}
+
+/// Adds the programs whose two ends talk by the socket device or by a network, and their guests.
+fn sockets(archive: &mut Archive, cloud: &KernelPackage) -> Result<()> {
+    let busybox = read(&packages::busybox()?)?;
+    archive.file("bin/busybox", &busybox, true);
+    for (area, names) in [("vsock", VSOCK_MODULES), ("net", NET_MODULES)] {
+        let program = binary(&format!("lab-{area}"))?;
+        archive.file(&format!("bin/lab-{area}"), &program, true);
+        for (kernel, needs) in [("", None), ("cloud-", Some((cloud, names)))] {
+            let mut guest = Archive::new();
+            guest.file("bin/busybox", &busybox, true);
+            let guest = with_init(guest, &program, needs)?;
+            archive.file(&format!("initrds/{kernel}{area}"), &guest, false);
+        }
+    }
+    Ok(())
 }
 
 /// Adds what the cases about file systems on drives take, if there are any. `folder` is for what is
@@ -128,7 +140,15 @@ fn disks(archive: &mut Archive, cases: &[Case], folder: &Path) -> Result<()> {
 
 /// The initrd of a guest in the lab.
 fn initrd(guest: &[u8], needs: Option<(&KernelPackage, &[&str])>) -> Result<Vec<u8>> {
-    let mut archive = Archive::new();
+    with_init(Archive::new(), guest, needs)
+}
+
+/// The same with something in it already.
+fn with_init(
+    mut archive: Archive,
+    guest: &[u8],
+    needs: Option<(&KernelPackage, &[&str])>,
+) -> Result<Vec<u8>> {
     archive.file("init", guest, true);
     if let Some((package, names)) = needs {
         modules(&mut archive, package, names)?;

@@ -80,11 +80,20 @@ fn dependencies(module: &[u8]) -> Vec<String> {
 
 /// The checker of ext4, which runs without a system around it.
 pub(super) fn e2fsck() -> Result<PathBuf> {
-    const PACKAGE: &str = "e2fsck-static";
-    let folder = repo::target().join("debs").join(PACKAGE);
-    let program = folder.join("sbin/e2fsck.static");
+    program("e2fsck-static", "sbin/e2fsck.static")
+}
+
+/// The small tools of many programs, which run without a system around them too.
+pub(super) fn busybox() -> Result<PathBuf> {
+    program("busybox-static", "bin/busybox")
+}
+
+/// A program of a package.
+fn program(package: &str, path: &str) -> Result<PathBuf> {
+    let folder = repo::target().join("debs").join(package);
+    let program = folder.join(path);
     if !program.is_file() {
-        unpack(PACKAGE, PACKAGE, &folder).with_context(|| format!("getting Debian's {PACKAGE}"))?;
+        unpack(package, package, &folder).with_context(|| format!("getting Debian's {package}"))?;
     }
     Ok(program)
 }

@@ -37,6 +37,7 @@ fn run() -> Result<()> {
     setup::mount_all()?;
     setup::load_modules()?;
     std::fs::create_dir_all("/tmp").context("/tmp")?;
+    setup::up("lo", &[])?;
     if !setup::wait_for_path("/dev/kvm", 50) {
         bail!("stock KVM gives no /dev/kvm");
     }

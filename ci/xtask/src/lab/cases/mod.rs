@@ -5,6 +5,7 @@ mod api;
 mod boot;
 mod disk;
 mod misc;
+mod net;
 mod pci;
 mod vsock;
 
@@ -26,6 +27,7 @@ const AREAS: &[fn() -> Vec<Case>] = &[
     boot::cases,
     disk::cases,
     misc::cases,
+    net::cases,
     pci::cases,
     vsock::cases,
 ];
@@ -44,6 +46,17 @@ pub(super) fn all(filter: &str) -> Vec<Case> {
 /// A command line of the program, word for word.
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A case of the lean kernel with Debian's cloud kernel and its modules instead, over PCI.
+fn on_cloud_over_pci(mut case: Case) -> Case {
+    for argument in &mut case.arguments {
+        *argument = argument
+            .replace("/kernels/lean", "/kernels/cloud")
+            .replace("/initrds/", "/initrds/cloud-");
+    }
+    case.arguments.extend(words(&["--transport", "pci"]));
+    case
 }
 
 #[cfg(test)]

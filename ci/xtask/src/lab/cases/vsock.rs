@@ -1,6 +1,6 @@
 //! Streams between programs of guest and host: Linux's own driver, checked byte for byte.
 
-use super::{LIMIT_SECONDS, REBOOTED, words};
+use super::{LIMIT_SECONDS, REBOOTED, on_cloud_over_pci, words};
 use lab::script::{Case, Step};
 
 /// Bytes each way in the everyday run, and in the long one.
@@ -24,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
             &["guest=100000", "halves=100000", "parallel=200", "nobody=1"].map(str::to_owned),
             LIMIT_SECONDS,
         ),
-        over_pci(case(
+        on_cloud_over_pci(case(
             "cloud-pci-vsock",
             &["down=2000000", "up=2000000", "guest=100000", "parallel=20"].map(str::to_owned),
             LIMIT_SECONDS,
@@ -57,15 +57,4 @@ fn case(name: &str, tests: &[String], seconds: u64) -> Case {
         exit: REBOOTED,
         seconds,
     }
-}
-
-/// The same with the modules of Debian's cloud kernel, over PCI.
-fn over_pci(mut case: Case) -> Case {
-    for argument in &mut case.arguments {
-        *argument = argument
-            .replace("/kernels/lean", "/kernels/cloud")
-            .replace("/initrds/vsock", "/initrds/cloud-vsock");
-    }
-    case.arguments.extend(words(&["--transport", "pci"]));
-    case
 }
