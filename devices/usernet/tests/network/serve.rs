@@ -33,7 +33,7 @@ type Ready = (
     SocketAddr,
 );
 
-/// A network that is ready, with a published port; none when another test was given that port first.
+/// A network that is ready, with a published port; none when another test has got that port.
 fn ready(server: &UdpSocket) -> Option<Ready> {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
