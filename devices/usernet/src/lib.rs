@@ -58,8 +58,12 @@ const OWN_DESCRIPTORS: u64 = 64;
 pub fn serve(frames: OwnedFd, control: Option<OwnedFd>, config: &Config) -> Result<(), ServeError> {
     let mut config = config.clone();
     if config.dns.servers.is_empty() {
-        let text = std::fs::read_to_string("/etc/resolv.conf").map_err(ServeError::Resolver)?;
-        config.dns = resolver::parse(&text);
+        let text = match std::fs::read_to_string("/etc/resolv.conf") {
+            // The same as an empty one (resolv.conf(5)).
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            result => result,
+        };
+        config.dns = resolver::parse(&text.map_err(ServeError::Resolver)?);
     }
     fit_descriptors(&mut config);
     let ready = control.as_ref().map(OwnedFd::try_clone);

@@ -1,13 +1,14 @@
 //! The host's name servers, as `/etc/resolv.conf` has them.
 
 use crate::config::Dns;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const PORT: u16 = 53;
 /// As many as the C library asks.
 const MOST: usize = 3;
 
-/// Servers and domains of the text of a `resolv.conf`.
+/// Servers and domains of the text of a `resolv.conf`; the host's own server where it names none
+/// (resolv.conf(5)).
 pub(crate) fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines() {
@@ -24,6 +25,9 @@ pub(crate) fn parse(text: &str) -> Dns {
         }
     }
     dns.servers.truncate(MOST);
+    if dns.servers.is_empty() {
+        dns.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
+    }
     dns
 }
 
@@ -40,6 +44,8 @@ mod tests {
             vec!["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()];
         assert_eq!(dns.servers, servers);
         assert_eq!(dns.search, ["a.example", "b.example"]);
-        assert_eq!(parse(""), Dns::default());
+        let own: SocketAddr = "127.0.0.1:53".parse().unwrap();
+        assert_eq!(parse("search a.example").servers, [own]);
+        assert_eq!(parse("").servers, [own]);
     }
 }
