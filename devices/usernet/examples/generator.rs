@@ -116,11 +116,12 @@ fn passt() -> Outcome<Network> {
         .args(["-t", "none", "-u", "none"])
         .spawn()?;
     let start = Instant::now();
+    let (_keep, never) = mpsc::channel::<()>();
     let socket = loop {
         match UnixStream::connect(&path) {
             Ok(socket) => break socket,
-            Err(error) if start.elapsed() > Duration::from_secs(5) => return Err(error.into()),
-            Err(_) => thread::yield_now(),
+            Err(error) if start.elapsed() > Duration::from_secs(20) => return Err(error.into()),
+            Err(_) => drop(never.recv_timeout(Duration::from_millis(10))),
         }
     };
     let mut guest = Guest::new(Wire::frames(socket), [0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55]);
