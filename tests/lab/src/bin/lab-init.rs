@@ -251,9 +251,20 @@ impl Run {
                 return Ok(());
             }
             if !self.more(console)? {
-                bail!("ended before {text:?}");
+                bail!("ended before {text:?}, {}", self.end());
             }
         }
+    }
+
+    /// How the program ended that has closed its output.
+    fn end(&mut self) -> String {
+        for _ in 0..20 {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.to_string();
+            }
+            setup::rest();
+        }
+        "though it still runs".to_owned()
     }
 
     /// Takes the next bytes of output; false at its end.
