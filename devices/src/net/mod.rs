@@ -76,7 +76,7 @@ pub enum Received {
     Frame(usize),
     /// One that was larger than the room for it, and is lost.
     TooLarge,
-    /// There will never be one again: the other end is gone.
+    /// There will never be one again: the other end is gone. A message of no bytes says so too.
     Closed,
 }
 

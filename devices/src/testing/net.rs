@@ -23,6 +23,8 @@ pub struct LinkState {
     pub active: Option<u16>,
     /// How often it was asked to receive.
     pub receives: u64,
+    /// The most bytes of a frame that it was asked to put into the host's memory.
+    pub most_head: usize,
     /// Every receive fails so, with no frame lost.
     pub fail_receive: Option<io::ErrorKind>,
     /// Every frame sent is refused so.
@@ -141,6 +143,7 @@ impl Link for TestLink {
     ) -> io::Result<Received> {
         let mut state = self.state();
         state.receives += 1;
+        state.most_head = state.most_head.max(head.len());
         fail(state.fail_receive)?;
         drop(state);
         receive_from(self.queue(queue)?, head, ram, spans)

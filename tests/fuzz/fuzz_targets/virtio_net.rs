@@ -150,7 +150,10 @@ impl World {
 
     fn arrive(&mut self, script: &mut Script<'_>) {
         let frame = script.frame();
-        self.far.send(0, &frame);
+        // An empty message is the end of a link.
+        if !frame.is_empty() {
+            self.far.send(0, &frame);
+        }
         self.guest.driver.run();
     }
 

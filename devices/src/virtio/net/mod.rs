@@ -213,14 +213,15 @@ impl Net {
         }
     }
 
-    /// The largest frame that may come, its header included.
+    /// The largest frame that has to have room, its header included. One with tags of VLANs may
+    /// be larger: it takes another buffer, or what a guest without those leaves in one.
     fn most_bytes(&self) -> usize {
-        let segments = self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.to_guest.segments());
+        let running = self.running.as_ref();
+        let segments = running.is_some_and(|running| running.to_guest.segments());
+        let mergeable = running.is_some_and(|running| running.features & wire::F_MRG_RXBUF != 0);
         let packet = usize::from(self.link.mtu().max(LEAST_PACKET));
-        let frame = packet.saturating_add(wire::ETHERNET_BYTES + wire::TAG_BYTES);
+        let tags = if mergeable { wire::TAG_BYTES } else { 0 };
+        let frame = packet.saturating_add(wire::ETHERNET_BYTES.saturating_add(tags));
         let frame = match segments {
             true => MOST_FRAME_BYTES,
             false => frame.min(MOST_FRAME_BYTES),

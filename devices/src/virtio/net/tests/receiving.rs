@@ -25,6 +25,27 @@ fn a_large_frame_fills_several_buffers_of_any_shape() {
     }
 }
 
+/// Nothing but the header passes through the host's memory, with buffers as Linux gives them.
+#[test]
+fn frames_are_not_copied() {
+    let pages = [&[12, 4080][..], &[4096; 17]].concat();
+    let segments = wire::F_GUEST_TSO4 | wire::F_GUEST_TSO6;
+    for (without, count, shape) in [
+        (0, 60, vec![1536]),
+        (segments, 60, vec![1536]),
+        (wire::F_MRG_RXBUF, 4, pages),
+        (wire::F_MRG_RXBUF | segments, 60, vec![1530]),
+    ] {
+        let mut machine = Machine::agreeing(!without);
+        machine.guest.give(RX, count, &shape);
+        machine.arrive(&[plain(1, 46), plain(2, 1486), plain(3, 1500)]);
+        same(machine.frame(), &plain(1, 46));
+        same(machine.frame(), &plain(2, 1486));
+        same(machine.frame(), &plain(3, 1500));
+        assert_eq!(machine.far.state().most_head, HEADER_BYTES, "{shape:?}");
+    }
+}
+
 #[test]
 fn the_largest_frame_comes_whole() {
     let mut machine = Machine::new();
