@@ -129,7 +129,8 @@ fn apply(route: &mut Route, name: &str, lease: &Lease, had: Option<&Lease>) -> i
             let _ = route.remove_address(name, had.address, had.prefix);
         }
         if let Some(mtu) = lease.mtu {
-            route.set_mtu(name, mtu)?;
+            // A server may know of more than the device takes, which stays as it is then.
+            let _ = route.set_mtu(name, mtu);
         }
         route.add_address(name, lease.address, lease.prefix)?;
         if let Some(router) = lease.router {

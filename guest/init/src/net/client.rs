@@ -3,12 +3,15 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, eth, recv, socket_with};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::INTERFACES;
-use super::dhcp::{Answer, Lease, Say, answer, message};
+use super::dhcp::{Answer, Lease, Say, answer, from_server, message};
 use crate::sys;
 
 const CLIENT_PORT: u16 = 68;
@@ -19,10 +22,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(32);
 /// How often one server is asked before all are again.
 const TRIES: u32 = 3;
 
-/// A socket on one interface.
+/// Two sockets: one that speaks on one interface, and one that hears every packet of IPv4, as
+/// some servers answer to an address that is not ours yet.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: UdpSocket,
+    ear: OwnedFd,
     mac: [u8; 6],
     id: u32,
 }
@@ -36,8 +41,15 @@ impl Client {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
         socket.set_broadcast(true)?;
         sys::bind_to_interface(&socket, name)?;
+        let ear = socket_with(
+            AddressFamily::PACKET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            Some(eth::IP),
+        )?;
         Ok(Self {
             socket,
+            ear,
             mac,
             id: first_id(mac),
         })
@@ -84,11 +96,11 @@ impl Client {
         let mut bytes = [0; 1500];
         loop {
             let left = deadline.checked_duration_since(Instant::now())?;
-            // A wait of nothing would be one without end.
-            let left = left.max(Duration::from_millis(1));
-            self.socket.set_read_timeout(Some(left)).ok()?;
-            if let Ok(len) = self.socket.recv(&mut bytes) {
-                let answer = answer(bytes.get(..len)?, self.id, self.mac);
+            let mut wait = [PollFd::new(&self.ear, PollFlags::IN)];
+            let _ = poll(&mut wait, Some(&left.try_into().ok()?));
+            if let Ok((len, _)) = recv(&self.ear, &mut bytes[..], RecvFlags::DONTWAIT) {
+                let text = bytes.get(..len).and_then(from_server);
+                let answer = text.and_then(|text| answer(text, self.id, self.mac));
                 if answer.is_some() {
                     return answer;
                 }

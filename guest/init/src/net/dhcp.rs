@@ -162,6 +162,18 @@ pub(super) fn answer(bytes: &[u8], id: u32, mac: [u8; 6]) -> Option<Answer> {
     }
 }
 
+/// What a server sent to a client, out of an IPv4 packet to whomever; none for anything else.
+pub(super) fn from_server(packet: &[u8]) -> Option<&[u8]> {
+    let header = usize::from(packet.first()? & 0xf).checked_mul(4)?;
+    let fragment = u16::from_be_bytes(*packet.get(6..)?.first_chunk()?) & 0x3fff;
+    let udp = packet.first()? >> 4 == 4 && *packet.get(9)? == 17 && fragment == 0;
+    let total = u16::from_be_bytes(*packet.get(2..)?.first_chunk()?);
+    // A short packet has padding of Ethernet behind it.
+    let datagram = packet.get(header..usize::from(total))?;
+    let to_client = *datagram.first_chunk::<4>()? == [0, 67, 0, 68];
+    datagram.get(8..).filter(|_| udp && to_client)
+}
+
 /// The first option of a number.
 fn find(mut options: &[u8], wanted: u8) -> Option<&[u8]> {
     loop {
@@ -246,6 +258,32 @@ mod tests {
         assert_eq!(least, Some(Answer::Offer(Lease::of(at(15), 24))));
         let refused = answer(&reply(&[53, 1, 6]), 7, MAC);
         assert_eq!(refused, Some(Answer::Refused));
+    }
+
+    #[test]
+    fn answers_are_found_in_packets() {
+        let mut packet = vec![
+            0x45, 0, 0, 31, 0, 0, 0, 0, 255, 17, 0, 0, 10, 0, 2, 2, 10, 0, 2, 15,
+        ];
+        packet.extend([0, 67, 0, 68, 0, 11, 0, 0, 1, 2, 3, 0, 0, 0]);
+        assert_eq!(from_server(&packet), Some(&[1, 2, 3][..]));
+        for len in 0..31 {
+            assert_eq!(from_server(&packet[..len]), None);
+        }
+        // Another version, length, fragment, protocol, port.
+        for (at, value) in [
+            (0, 0x65),
+            (0, 0x4f),
+            (3, 60),
+            (7, 1),
+            (6, 0x20),
+            (9, 6),
+            (23, 67),
+        ] {
+            let mut other = packet.clone();
+            other[at] = value;
+            assert_eq!(from_server(&other), None, "{at}");
+        }
     }
 
     #[test]
