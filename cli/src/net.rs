@@ -4,7 +4,10 @@
 pub(crate) mod setup;
 pub(crate) mod user;
 
+use std::path::PathBuf;
+
 use devices::net::Link;
+use devices::net::passt::{Passt, PasstError};
 use devices::net::tap::{Tap, TapError};
 use vmm::config::{Config, LinkConfig, NetConfig};
 
@@ -19,6 +22,7 @@ pub(crate) struct Links {
 enum Part {
     Tap(devices::net::tap::TapRequest),
     User(Starting),
+    Passt(PathBuf, u16),
 }
 
 /// What has to live as long as the machine does.
@@ -44,6 +48,7 @@ impl Links {
                 let config = user::read(index, net, *mtu, spec)?;
                 Starting::spawn(&config).map(Part::User)
             }
+            LinkConfig::Passt { path, mtu } => Ok(Part::Passt(path.clone(), *mtu)),
         };
         let parts = config.nets.iter().enumerate().map(start);
         Ok(Self {
@@ -58,6 +63,7 @@ impl Links {
         for part in self.parts {
             match part {
                 Part::Tap(request) => links.push(Box::new(Tap::open(&request)?)),
+                Part::Passt(path, mtu) => links.push(Box::new(Passt::connect(&path, mtu)?)),
                 Part::User(starting) => {
                     let (link, helper) = starting.ready()?;
                     links.push(Box::new(link));
@@ -66,6 +72,13 @@ impl Links {
             }
         }
         Ok((links, Helpers(helpers)))
+    }
+}
+
+impl From<PasstError> for Failure {
+    fn from(error: PasstError) -> Self {
+        let hint = format!("start passt before: passt --socket {}", error.path);
+        Self::input(error.to_string(), hint)
     }
 }
 

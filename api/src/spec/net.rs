@@ -1,5 +1,7 @@
 //! A network interface of a machine.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::RateSpec;
@@ -15,6 +17,9 @@ pub struct NetSpec {
     /// The tap's name on the host. Without one, and without descriptors, a new tap is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The socket on which passt listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// Descriptors of the tap's queues that the process is started with, instead of a name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fds: Vec<u64>,
@@ -24,7 +29,7 @@ pub struct NetSpec {
     /// Which Ethernet addresses the guest may send from.
     #[serde(default, skip_serializing_if = "SourceMac::is_own")]
     pub source: SourceMac,
-    /// The largest packet; without it the tap's, or 1500 for `user`.
+    /// The largest packet; without it the tap's, or 1500 for the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u64>,
     /// How many pairs of queues; without it one.
@@ -50,11 +55,14 @@ pub enum NetKind {
     User,
     /// A tap device of the host.
     Tap,
+    /// passt, which somebody else has started.
+    Passt,
 }
 
-words!(NetKind, "net kind", "user, tap", {
+words!(NetKind, "net kind", "user, tap, passt", {
     "user" => NetKind::User,
     "tap" => NetKind::Tap,
+    "passt" => NetKind::Passt,
 });
 
 /// Which Ethernet addresses a guest may send from.

@@ -35,6 +35,7 @@ fn json_round_trip() {
         nets: vec![NetSpec {
             kind: NetKind::Tap,
             name: Some("tap0".into()),
+            path: Some("/run/passt".into()),
             fds: vec![3],
             mac: Some("02:00:00:00:00:01".into()),
             source: SourceMac::Any,
@@ -179,7 +180,7 @@ fn words_are_serde_names() {
     check::<ConsoleDevice>("auto, serial, virtio");
     check::<WatchdogAction>("reset, poweroff, report");
     check::<PanicAction>("end, report");
-    check::<NetKind>("user, tap");
+    check::<NetKind>("user, tap, passt");
     check::<SourceMac>("own, any");
     check::<DiskEngine>("auto, sync, io_uring");
     check::<DiskCache>("writeback, writethrough");

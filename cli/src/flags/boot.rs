@@ -95,7 +95,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DISK", help_heading = "Machine")]
     disk: Vec<OsString>,
 
-    /// Interface, user or tap[:NAME], with ,OPTION=VALUE; repeatable
+    /// Interface, user, tap[:NAME] or passt:SOCKET[,OPTION=VALUE]; repeatable
     #[arg(long, value_name = "NET", help_heading = "Machine")]
     net: Vec<String>,
 

@@ -1,4 +1,5 @@
-//! The values of `--net` and `--publish`: `tap[:NAME]` or `user`, and options after commas.
+//! The values of `--net` and `--publish`: `tap[:NAME]`, `user` or `passt:SOCKET`, and options after
+//! commas.
 
 use api::spec::{EgressSpec, NetKind, NetSpec, RateSpec, UserNetSpec};
 
@@ -23,13 +24,18 @@ pub(crate) fn parse(value: &str) -> Result<NetSpec, Failure> {
             name: Some(name.to_owned()),
             ..NetSpec::default()
         },
+        Some(("passt", path)) => NetSpec {
+            path: Some(path.into()),
+            ..NetSpec::default()
+        },
         _ => NetSpec::default(),
     };
     net.kind = match kind {
         "user" => NetKind::User,
+        _ if net.path.is_some() => NetKind::Passt,
         _ if kind == "tap" || net.name.is_some() => NetKind::Tap,
         _ => {
-            let hint = "write --net user, --net tap or --net tap:NAME";
+            let hint = "write --net user, --net tap, --net tap:NAME or --net passt:SOCKET";
             return Err(refuse(value, "is of no known kind", hint));
         }
     };
@@ -155,6 +161,15 @@ mod tests {
                     mtu: Some(9000),
                     queues: Some(4),
                     ..tap(Some("vm0"))
+                },
+            ),
+            (
+                "passt:/run/passt.sock,mtu=9000",
+                NetSpec {
+                    kind: NetKind::Passt,
+                    path: Some("/run/passt.sock".into()),
+                    mtu: Some(9000),
+                    ..NetSpec::default()
                 },
             ),
             (

@@ -290,7 +290,7 @@ mod tests {
         let net = &config.nets[0];
         match &net.link {
             LinkConfig::User { mtu, spec } => read(index, net, *mtu, spec),
-            LinkConfig::Tap(_) => panic!("a tap"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -6,6 +6,7 @@
 //! the other side say so there.
 
 pub mod frames;
+pub mod passt;
 pub mod tap;
 
 use std::fmt;

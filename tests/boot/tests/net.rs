@@ -222,11 +222,11 @@ fn the_hosts_own_services_are_closed_unless_opened() {
 /// Starts a guest that ends at once with these arguments, in a namespace.
 fn brief(space: &Namespace, arguments: &[&str]) -> Exit {
     let vm = TestVm::of(&guests::hello_reset()).unwrap().args(arguments);
-    let command = space.wrap(&vm.command().unwrap());
-    output(command)
+    let mut command = space.wrap(&vm.command().unwrap());
+    output(&mut command)
 }
 
-fn output(mut command: Command) -> Exit {
+fn output(command: &mut Command) -> Exit {
     let output = command.stdin(Stdio::null()).output().unwrap();
     Exit {
         code: output.status.code(),
@@ -305,7 +305,7 @@ fn a_set_up_is_made_found_good_and_undone() {
     let net = |words: &str| {
         let mut command = Command::new(coracle().unwrap());
         command.arg("net").args(words.split_whitespace());
-        output(space.wrap(&command))
+        output(&mut space.wrap(&command))
     };
     let text = |exit: &Exit| String::from_utf8(exit.stdout.clone()).unwrap();
     for flags in ["", "--bridge br7 --nat 10.7.0.1/24"] {
@@ -332,7 +332,32 @@ fn a_set_up_is_made_found_good_and_undone() {
             space.ip(&format!("link show dev {name}")).unwrap_err();
         }
         let mut list = Command::new("nft");
-        let left = output(space.wrap(list.args(["list", "ruleset"])));
+        let left = output(&mut space.wrap(list.args(["list", "ruleset"])));
         assert!(left.stdout.is_empty(), "{left:?}");
     }
+}
+
+#[test]
+fn passt_is_another_network() {
+    if skip::without_kvm() || skip::without_program("passt") {
+        return;
+    }
+    let host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = host.local_addr().unwrap().port();
+    serve(host);
+    let vm = TestVm::new().unwrap();
+    let socket = vm.folder().join("passt.sock");
+    // It goes on by itself when it listens, and ends with its client.
+    let mut passt = Command::new("passt");
+    passt.args(["--quiet", "--one-off", "--runas", "0", "--socket"]);
+    let started = output(passt.arg(&socket));
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let net = format!("passt:{}", socket.display());
+    let vm = vm.args(&["--net", &net]);
+    let mut terminal = shell(&vm.command().unwrap());
+    run(&mut terminal, "ip route", "default via ");
+    // The gateway's address is the host's loopback there.
+    let gateway = "$(ip route | grep default | cut -d ' ' -f 3)";
+    fetch(&mut terminal, &format!("http://{gateway}:{port}/"));
+    leave(&mut terminal);
 }

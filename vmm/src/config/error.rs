@@ -109,6 +109,8 @@ pub enum Problem {
     OnlyTap,
     /// What only user-mode networks have.
     OnlyUser,
+    /// What only passt has.
+    OnlyPasst,
 }
 
 impl ConfigError {
@@ -184,6 +186,7 @@ impl std::fmt::Display for Problem {
             Self::NameAndFds => write!(f, "given by name and by descriptors"),
             Self::FdsAndQueues => write!(f, "not the number of descriptors"),
             Self::OnlyTap => write!(f, "a name and descriptors are for taps"),
+            Self::OnlyPasst => write!(f, "a socket's path is for passt"),
             Self::OnlyUser => write!(
                 f,
                 "publish, allow, deny, host, ipv6, subnet and dns are for user-mode networks"
@@ -229,6 +232,7 @@ impl Problem {
             Self::NameAndFds => format!("leave out the {field}'s name or its fd="),
             Self::FdsAndQueues => format!("leave {field} out, or give an fd= for each"),
             Self::OnlyTap => "write --net tap:NAME".to_owned(),
+            Self::OnlyPasst => "write --net passt:PATH".to_owned(),
             Self::OnlyUser => "write --net user, or leave them out".to_owned(),
         }
     }

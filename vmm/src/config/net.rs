@@ -1,6 +1,7 @@
 //! Network interfaces: what is behind them, their addresses, sizes and limits.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use api::spec::{FlowSpec, MachineSpec, NetKind, NetSpec, SourceMac, UserNetSpec};
@@ -8,7 +9,7 @@ use devices::limit::Limits;
 use devices::net::tap::{self, MAX_NAME_BYTES, TapRequest};
 
 use super::disk::bucket;
-use super::{ConfigError, Problem, excerpt};
+use super::{ConfigError, Problem, check_path, excerpt};
 
 /// Most network interfaces of a machine.
 const MAX_NETS: usize = 8;
@@ -54,6 +55,13 @@ pub enum LinkConfig {
         /// The rest.
         spec: UserNetSpec,
     },
+    /// passt behind its socket.
+    Passt {
+        /// The socket.
+        path: PathBuf,
+        /// The largest packet.
+        mtu: u16,
+    },
 }
 
 impl LinkConfig {
@@ -63,6 +71,7 @@ impl LinkConfig {
         match self {
             Self::Tap(_) => NetKind::Tap,
             Self::User { .. } => NetKind::User,
+            Self::Passt { .. } => NetKind::Passt,
         }
     }
 
@@ -71,7 +80,7 @@ impl LinkConfig {
     pub fn mtu(&self) -> Option<u16> {
         match self {
             Self::Tap(tap) => tap.mtu,
-            Self::User { mtu, .. } => Some(*mtu),
+            Self::User { mtu, .. } | Self::Passt { mtu, .. } => Some(*mtu),
         }
     }
 }
@@ -138,7 +147,7 @@ pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<NetConfig>, ConfigError
         }
         let tap = |net: &NetConfig| match &net.link {
             LinkConfig::Tap(TapRequest { name, .. }) => name.clone(),
-            LinkConfig::User { .. } => None,
+            LinkConfig::User { .. } | LinkConfig::Passt { .. } => None,
         };
         if let Some(name) = tap(&net)
             && nets.iter().any(|other| tap(other).as_ref() == Some(&name))
@@ -151,13 +160,18 @@ pub(super) fn read_all(spec: &MachineSpec) -> Result<Vec<NetConfig>, ConfigError
 }
 
 fn read(index: usize, spec: &NetSpec) -> Result<NetConfig, ConfigError> {
+    only_of_its_kind(spec)?;
     let link = match spec.kind {
         NetKind::Tap => LinkConfig::Tap(tap(spec)?),
-        NetKind::User => user(spec)?,
+        NetKind::User => LinkConfig::User {
+            mtu: user_mtu(spec)?,
+            spec: spec.user.clone(),
+        },
+        NetKind::Passt => passt(spec)?,
     };
     let pairs = match &link {
         LinkConfig::Tap(tap) => tap.queues,
-        LinkConfig::User { .. } => 1,
+        LinkConfig::User { .. } | LinkConfig::Passt { .. } => 1,
     };
     let mac = match spec.mac.as_deref() {
         Some(text) => text
@@ -176,9 +190,6 @@ fn read(index: usize, spec: &NetSpec) -> Result<NetConfig, ConfigError> {
 }
 
 fn tap(spec: &NetSpec) -> Result<TapRequest, ConfigError> {
-    if spec.user != UserNetSpec::default() {
-        return Err(ConfigError::new("net", &spec.kind, Problem::OnlyUser));
-    }
     if let Some(name) = &spec.name {
         let refuse = |problem| ConfigError::new("tap", &excerpt(name), problem);
         if !spec.fds.is_empty() {
@@ -215,19 +226,42 @@ fn tap(spec: &NetSpec) -> Result<TapRequest, ConfigError> {
     })
 }
 
-fn user(spec: &NetSpec) -> Result<LinkConfig, ConfigError> {
-    if spec.name.is_some() || !spec.fds.is_empty() {
-        return Err(ConfigError::new("net", &spec.kind, Problem::OnlyTap));
+/// Refuses what another kind of network has.
+fn only_of_its_kind(spec: &NetSpec) -> Result<(), ConfigError> {
+    let refuse = |problem| Err(ConfigError::new("net", &spec.kind, problem));
+    let (tap, user, passt) = (NetKind::Tap, NetKind::User, NetKind::Passt);
+    let kind = spec.kind;
+    if kind != tap && (spec.name.is_some() || !spec.fds.is_empty()) {
+        return refuse(Problem::OnlyTap);
     }
-    if spec.queues.is_some_and(|queues| queues != 1) {
-        let queues = spec.queues.unwrap_or_default();
-        let problem = Problem::Outside { least: 1, most: 1 };
-        return Err(ConfigError::new("queues of net user", &queues, problem));
+    if kind != user && spec.user != UserNetSpec::default() {
+        return refuse(Problem::OnlyUser);
     }
-    Ok(LinkConfig::User {
-        mtu: mtu(spec, MIN_USER_MTU, MAX_USER_MTU)?.unwrap_or(USER_MTU),
-        spec: spec.user.clone(),
+    if kind != passt && spec.path.is_some() {
+        return refuse(Problem::OnlyPasst);
+    }
+    match spec.queues {
+        Some(queues) if kind != tap && queues != 1 => {
+            let problem = Problem::Outside { least: 1, most: 1 };
+            let field = "queues of net user or passt";
+            Err(ConfigError::new(field, &queues, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn passt(spec: &NetSpec) -> Result<LinkConfig, ConfigError> {
+    let path = spec.path.clone().unwrap_or_default();
+    check_path("passt socket", &path)?;
+    Ok(LinkConfig::Passt {
+        path,
+        mtu: user_mtu(spec)?,
     })
+}
+
+fn user_mtu(spec: &NetSpec) -> Result<u16, ConfigError> {
+    let asked = mtu(spec, MIN_USER_MTU, MAX_USER_MTU)?;
+    Ok(asked.unwrap_or(USER_MTU))
 }
 
 /// How many pairs of queues: as many as descriptors, where there are some.

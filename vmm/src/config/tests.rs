@@ -657,7 +657,10 @@ fn network_interfaces_that_are_refused() {
         user(|net| net.mtu = Some(1279)),
         "net mtu 1279: not between 1280 and 65520"
     );
-    assert!(user(|net| net.queues = Some(2)).starts_with("queues of net user 2: "));
+    assert!(user(|net| net.queues = Some(2)).starts_with("queues of net user or passt 2: "));
+    assert!(user(|net| net.path = Some("/p".into())).contains("is for passt"));
+    let passt = user(|net| net.kind = NetKind::Passt);
+    assert!(passt.starts_with("passt socket \"\": "), "{passt}");
     let nine = with(|spec| spec.nets = vec![NetSpec::default(); 9]);
     assert!(
         refuse(&nine).0.starts_with("nets 9: more than"),

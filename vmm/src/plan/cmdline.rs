@@ -106,7 +106,7 @@ fn choose(
             }
             add(&BUILT_IN_ROOT);
             if let Some(net) = config.nets.first()
-                && net.link.kind() == NetKind::User
+                && net.link.kind() != NetKind::Tap
             {
                 add(&[BUILT_IN_DHCP]);
             }

@@ -363,7 +363,7 @@ fn network(device: &DeviceBlueprint) -> Option<NetworkInterface> {
     };
     let tap = match &net.link {
         LinkConfig::Tap(tap) => tap.name.clone(),
-        LinkConfig::User { .. } => None,
+        LinkConfig::User { .. } | LinkConfig::Passt { .. } => None,
     };
     Some(NetworkInterface {
         iface_id: device.name.clone(),

@@ -19,6 +19,7 @@ pub(super) fn file(net: &NetConfig) -> Option<String> {
     match &net.link {
         LinkConfig::Tap(tap) => tap.name.clone(),
         LinkConfig::User { .. } => None,
+        LinkConfig::Passt { path, .. } => Some(path.display().to_string()),
     }
 }
 
@@ -40,6 +41,7 @@ pub(super) fn options(net: &NetConfig) -> Vec<String> {
             options.extend(fds.iter().map(|fd| format!("fd={fd}")));
         }
         LinkConfig::User { spec, .. } => options.extend(user(spec)),
+        LinkConfig::Passt { .. } => {}
     }
     options
 }
