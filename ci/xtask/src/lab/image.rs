@@ -29,15 +29,18 @@ const MISC_MODULES: &[&str] = &[
 /// A disk of 1 MiB that begins with this.
 const DISK_MARK: &[u8] = b"coracle-lab-disk";
 const DISK_SIZE: usize = 1 << 20;
-/// An empty ext4, with a small journal and nothing that is made later.
+/// An empty ext4, with a small journal, nothing that is made later, and blocks as large as the
+/// clusters of a copy-on-write drive: so each new block is new to its map.
 const EXT4_SIZE: u64 = 32 << 20;
-const EXT4: [&str; 8] = [
+const EXT4: [&str; 10] = [
     "-q",
     "-F",
     "-m",
     "0",
     "-J",
     "size=4",
+    "-b",
+    "4096",
     "-E",
     "lazy_itable_init=0,nodiscard",
 ];
