@@ -7,6 +7,8 @@ use harness::Exit;
 use harness::TestVm;
 use serde_json::Value;
 
+pub mod shell;
+
 /// Exit codes of `coracle boot`, as its help documents them.
 pub mod code {
     /// The guest powered off.

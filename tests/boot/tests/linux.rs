@@ -1,28 +1,17 @@
 //! The embedded guest, on whatever KVM this host has: from the command to a shell, and back.
 
 use boot_tests::code;
+use boot_tests::shell::{self, COMMAND};
 use harness::pty::OnTerminal;
 use harness::{TestVm, skip};
-use std::time::Duration;
-
-/// A weak host emulates the guest's kernel instruction by instruction.
-const BOOT: Duration = Duration::from_secs(240);
-const COMMAND: Duration = Duration::from_secs(60);
-const PROMPT: &str = "# ";
 
 fn shell(arguments: &[&str]) -> OnTerminal {
     let vm = TestVm::new().unwrap().args(arguments);
-    let mut terminal = OnTerminal::start(&vm.command().unwrap(), 97, 31).unwrap();
-    terminal.expect(PROMPT, BOOT).unwrap();
-    terminal
+    shell::start(&vm.command().unwrap(), 97, 31).unwrap()
 }
 
 fn run(terminal: &mut OnTerminal, command: &str, wanted: &str) {
-    terminal
-        .type_keys(format!("{command}\r").as_bytes())
-        .unwrap();
-    terminal.expect(wanted, COMMAND).unwrap();
-    terminal.expect(PROMPT, COMMAND).unwrap();
+    shell::run(terminal, command, wanted).unwrap();
 }
 
 #[test]

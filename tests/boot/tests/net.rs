@@ -2,6 +2,7 @@
 //! becomes of the host's side.
 
 use api::client::Client;
+use boot_tests::shell::{self, COMMAND};
 use boot_tests::{code, judge};
 use harness::netns::Namespace;
 use harness::pty::OnTerminal;
@@ -11,12 +12,6 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-/// A weak host emulates the guest's kernel instruction by instruction.
-const BOOT: Duration = Duration::from_secs(240);
-const COMMAND: Duration = Duration::from_secs(60);
-const PROMPT: &str = "# ";
 
 /// What the host serves: long enough for many packets.
 const SERVED_BYTES: usize = 300_000;
@@ -43,17 +38,11 @@ fn serve(listener: TcpListener) {
 }
 
 fn shell(command: &Command) -> OnTerminal {
-    let mut terminal = OnTerminal::start(command, 100, 30).unwrap();
-    terminal.expect(PROMPT, BOOT).unwrap();
-    terminal
+    shell::start(command, 100, 30).unwrap()
 }
 
 fn run(terminal: &mut OnTerminal, command: &str, wanted: &str) {
-    terminal
-        .type_keys(format!("{command}\r").as_bytes())
-        .unwrap();
-    terminal.expect(wanted, COMMAND).unwrap();
-    terminal.expect(PROMPT, COMMAND).unwrap();
+    shell::run(terminal, command, wanted).unwrap();
 }
 
 fn leave(terminal: &mut OnTerminal) {
