@@ -57,15 +57,13 @@ fn made_where_there_is_none_and_gone_afterwards() {
             assert_ne!(up & libc::IFF_UP, 0);
             drop(tap);
             // A program that another test starts just now has a copy until it runs.
-            let gone = || ioctl::flags(&control, &name).is_err();
-            let pause = || std::thread::sleep(Duration::from_millis(10));
-            assert!(
-                (0..500).any(|_| gone() || {
-                    pause();
-                    false
-                }),
-                "{name}"
-            );
+            let left = || ioctl::flags(&control, &name).is_ok();
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: 10_000_000,
+            };
+            let waited = (0..500).take_while(|_| left() && poll(&mut [], Some(&pause)).is_ok());
+            assert!(waited.count() < 500, "{name}");
         }
     });
     entered.unwrap();
