@@ -40,6 +40,9 @@ fn main() -> Result<()> {
     }
     println!("cargo::rerun-if-env-changed=CORACLE_GUEST_IMAGE");
     println!("cargo::rerun-if-env-changed=CORACLE_BUSYBOX");
+    if packs_relocations() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 
     unpack_kernel(
         &root.join("resources/kernel/vmlinux-lean.zst"),
@@ -58,6 +61,19 @@ fn main() -> Result<()> {
         None => image::build(&build_init(root, &out)?, busybox()?.as_ref())?,
     };
     replace(&out.join("guest-image"), &image)
+}
+
+/// Whether the C library that is linked in relocates a program by the packed list, which glibc does
+/// from 2.36 on: the long one is a hundred kilobytes that every machine reads as it starts, and has
+/// in its memory then.
+fn packs_relocations() -> bool {
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let Ok(text) = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()) else {
+        return false;
+    };
+    let version = text.trim().strip_prefix("glibc 2.");
+    let minor = version.and_then(|minor| minor.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= 36)
 }
 
 /// Writes only what changes, so that the embedding crate is not built anew for nothing.
