@@ -248,14 +248,6 @@ impl Request {
         }
     }
 
-    /// The bytes that it moves.
-    pub(super) fn bytes(&self) -> u64 {
-        match self.work {
-            Work::Transfer { len, .. } => len,
-            Work::Ranges { .. } | Work::Flush | Work::Identify => 0,
-        }
-    }
-
     /// What it is, for the counters: the task and how many bytes or ranges.
     pub(super) fn tally(&self) -> Option<(Task, u64)> {
         match &self.work {

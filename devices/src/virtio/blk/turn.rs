@@ -431,7 +431,8 @@ impl Block {
         if !is_live(running, &request) {
             return self.abandon(running, request);
         }
-        self.counters.count(result, request.tally());
+        let tally = request.tally();
+        self.counters.count(result, tally);
         if let Err(Failure::Host(task, error)) = result {
             let (doing, cause) = (name(*task), &error.error);
             running
@@ -439,7 +440,8 @@ impl Block {
                 .warn(format_args!("the host cannot {doing} the disk: {cause}"));
         }
         let index = request.line;
-        let is_long = request.bytes() >= LONG_BYTES;
+        let is_long =
+            matches!(tally, Some((Task::Read | Task::Write, bytes)) if bytes >= LONG_BYTES);
         let (chain, written) = request.end(&running.ram, &self.id, result);
         if let Some(Some(line)) = running.lines.get_mut(index) {
             line.queue.complete(chain, written);
