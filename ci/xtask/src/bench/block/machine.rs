@@ -1,6 +1,6 @@
 //! Machines of the bare guest that run one load each, and the drives that they have.
 
-use super::FILL;
+use super::{FILL, SPAN};
 use anyhow::{Context, Result, ensure};
 use harness::bare;
 use harness::bare::answer::Answer;
@@ -64,7 +64,7 @@ pub(super) fn disk_arguments(file: &Path, options: &str) -> Vec<OsString> {
 }
 
 /// What this program offers of the drives that are measured.
-pub(super) fn disks(machines: &Machines, file: &Path, span: u64) -> Result<Vec<Disk>> {
+pub(super) fn disks(machines: &Machines, file: &Path) -> Result<Vec<Disk>> {
     let mut disks = Vec::new();
     for name in ENGINES {
         match machines.disk(name, disk_arguments(file, &format!(",engine={name}"))) {
@@ -75,7 +75,7 @@ pub(super) fn disks(machines: &Machines, file: &Path, span: u64) -> Result<Vec<D
     if disks.is_empty() {
         disks.push(machines.disk(RAW, disk_arguments(file, ""))?);
     }
-    match overlay(machines, file, span) {
+    match overlay(machines, file) {
         Ok(disk) => disks.push(disk),
         Err(why) => println!("SKIPPED {OVERLAY}: {why:#}"),
     }
@@ -84,14 +84,14 @@ pub(super) fn disks(machines: &Machines, file: &Path, span: u64) -> Result<Vec<D
 
 /// A copy-on-write drive that is warm: a guest has written all of it once, so that its base, which
 /// is empty, is never looked at.
-fn overlay(machines: &Machines, file: &Path, span: u64) -> Result<Disk> {
+fn overlay(machines: &Machines, file: &Path) -> Result<Disk> {
     // Beside the other drive, for what the file system does to both.
     let (base, delta) = (file.with_extension("base"), file.with_extension("cow"));
     for stale in [&base, &delta] {
         // Of a run that was stopped.
         let _ = std::fs::remove_file(stale);
     }
-    let size = span.to_string();
+    let size = SPAN.to_string();
     let of_base = [OsStr::new("--size"), size.as_ref(), base.as_ref()];
     let of_delta = ["--base-format".as_ref(), "raw".as_ref(), "--base".as_ref()];
     machines.create(&of_base)?;
@@ -103,9 +103,9 @@ fn overlay(machines: &Machines, file: &Path, span: u64) -> Result<Disk> {
         random: false,
         block,
         depth: 8,
-        span,
+        span: SPAN,
         time: Duration::from_secs(600),
-        count: span / block,
+        count: SPAN / block,
     };
     machines.block(&disk, &all)?;
     // Write-back in the middle of a round would be measured too.

@@ -145,7 +145,7 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
     let folder = folder()?;
     let file = cached_file(&folder)?;
     let machines = Machines::new(&coracle)?;
-    let disks = machine::disks(&machines, &file, SPAN)?;
+    let disks = machine::disks(&machines, &file)?;
     let rows = measure(&machines, &file, &disks, rounds, only)?;
     println!("thousands of requests a second, median of {rounds} rounds (least-most)");
     print!("{:<34}{:>24}", "", native::NAME);

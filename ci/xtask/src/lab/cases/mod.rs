@@ -55,6 +55,10 @@ fn on_cloud_over_pci(mut case: Case) -> Case {
             .replace("/kernels/lean", "/kernels/cloud")
             .replace("/initrds/", "/initrds/cloud-");
     }
+    over_pci(case)
+}
+
+fn over_pci(mut case: Case) -> Case {
     case.arguments.extend(words(&["--transport", "pci"]));
     case
 }

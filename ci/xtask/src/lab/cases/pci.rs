@@ -1,7 +1,7 @@
 //! Distributions' kernels over virtio-pci: their own drivers, the console and the disk on the bus.
 
 use super::boot::linux;
-use super::{POWERED_OFF, REBOOTED, words};
+use super::{POWERED_OFF, REBOOTED, over_pci, words};
 use lab::script::{Case, Step};
 
 /// The cases of this area.
@@ -57,9 +57,4 @@ fn debian() -> Case {
         exit: POWERED_OFF,
         seconds: DEBIAN_SECONDS,
     }
-}
-
-fn over_pci(mut case: Case) -> Case {
-    case.arguments.extend(words(&["--transport", "pci"]));
-    case
 }
