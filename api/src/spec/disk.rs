@@ -19,9 +19,16 @@ pub struct DiskSpec {
     /// The guest can't write, and the file is opened without the right to.
     #[serde(default)]
     pub read_only: bool,
-    /// The serial number that the guest reads (`/dev/disk/by-id/virtio-ID`).
+    /// The name by which the API knows it. The guest reads its first 20 bytes as serial number
+    /// (`/dev/disk/by-id/virtio-ID`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Whether the guest's root is on it, which the kernel's command line then says.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub root: bool,
+    /// The partition that is the root, where it is not the whole disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partuuid: Option<String>,
     /// How the host reads and writes a raw image.
     #[serde(default)]
     pub engine: DiskEngine,
@@ -40,6 +47,14 @@ pub struct DiskSpec {
     /// How many operations it may carry out in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<RateSpec>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape that serde takes"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// So much in a time: a bucket of tokens that fills again.

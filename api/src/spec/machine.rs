@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::text::words;
 use super::{
     BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, NetSpec, PanicAction,
-    SizeSpec, VsockSpec, WatchdogAction,
+    RateSpec, SizeSpec, VsockSpec, WatchdogAction,
 };
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
@@ -43,9 +43,12 @@ pub struct MachineSpec {
     pub console_ports: Vec<ConsolePortSpec>,
     /// Whether the guest gets a source of random numbers (virtio-rng).
     pub rng: bool,
-    /// How many bytes of them it gives in a second at most.
+    /// How many bytes of them it gives in a time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rng_limit: Option<SizeSpec>,
+    pub rng_bandwidth: Option<RateSpec>,
+    /// How many times in a time it gives some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng_iops: Option<RateSpec>,
     /// The memory balloon, where there is to be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonSpec>,
@@ -80,7 +83,8 @@ impl Default for MachineSpec {
             console: ConsoleSpec::default(),
             console_ports: Vec::new(),
             rng: true,
-            rng_limit: None,
+            rng_bandwidth: None,
+            rng_iops: None,
             balloon: None,
             watchdog: None,
             panic: PanicAction::End,
@@ -89,6 +93,24 @@ impl Default for MachineSpec {
             platform: PlatformTables::Auto,
             stop_timeout_ms: 10_000,
         }
+    }
+}
+
+impl MachineSpec {
+    /// The name by which the API knows a disk: its own, else the one that its device has in the
+    /// machine, where the built-in guest's system image comes first.
+    #[must_use]
+    pub fn disk_name(&self, index: usize) -> String {
+        let own = self.disks.get(index).and_then(|disk| disk.id.clone());
+        let place = index.saturating_add(usize::from(self.kernel.is_none()));
+        own.unwrap_or_else(|| format!("disk{place}"))
+    }
+
+    /// The name by which the API knows a network interface.
+    #[must_use]
+    pub fn net_name(&self, index: usize) -> String {
+        let own = self.nets.get(index).and_then(|net| net.id.clone());
+        own.unwrap_or_else(|| format!("net{index}"))
     }
 }
 

@@ -11,6 +11,9 @@ use super::text::words;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetSpec {
+    /// The name by which the API knows it; without one `net0`, `net1` and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// What is behind it.
     #[serde(default)]
     pub kind: NetKind,

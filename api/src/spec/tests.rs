@@ -21,6 +21,8 @@ fn json_round_trip() {
             format: DiskFormat::Cow,
             read_only: true,
             id: Some("x".into()),
+            root: true,
+            partuuid: Some("0eaa91a0-01".into()),
             engine: DiskEngine::IoUring,
             cache: DiskCache::Writethrough,
             direct: true,
@@ -33,6 +35,7 @@ fn json_round_trip() {
             }),
         }],
         nets: vec![NetSpec {
+            id: Some("eth0".into()),
             kind: NetKind::Tap,
             name: Some("tap0".into()),
             path: Some("/run/passt".into()),

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use api::spec::{
-    ConsoleBackend, KernelFormat, KernelProtocol, KernelSpec, MachineSpec, SizeSpec, TextError,
+    ConsoleBackend, KernelFormat, KernelProtocol, KernelSpec, MachineSpec, RateSpec, SizeSpec,
+    TextError,
 };
 use clap::Args;
 
@@ -256,7 +257,7 @@ impl Flags {
         }
         spec.rng &= !self.no_rng;
         if let Some(text) = &self.rng_limit {
-            spec.rng_limit = Some(SizeSpec::Text(text.clone()));
+            spec.rng_bandwidth = Some(RateSpec::of_text(text));
         }
         if let Some(value) = &self.balloon {
             spec.balloon = Some(balloon::parse(value)?);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
     KernelProtocol, KernelSpec, MachineSpec, NetKind, NetSpec, PanicAction, PlatformTables,
-    PortBackend, SizeSpec, Transport, UserNetSpec, VsockSpec, WatchdogAction,
+    PortBackend, RateSpec, SizeSpec, Transport, UserNetSpec, VsockSpec, WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -90,7 +90,8 @@ fn every_flag() {
             device: ConsoleDevice::Virtio,
         },
         rng: false,
-        rng_limit: Some(SizeSpec::Text("64K".into())),
+        rng_bandwidth: Some(RateSpec::of_text("64K")),
+        rng_iops: None,
         balloon: Some(BalloonSpec {
             size: Some(SizeSpec::Text("64M".into())),
             reporting: true,

@@ -30,8 +30,10 @@ pub struct DiskConfig {
     pub format: DiskFormat,
     /// Whether the guest may only read.
     pub read_only: bool,
-    /// The serial number that the guest reads.
+    /// Its name, which the guest reads as serial number.
     pub id: Option<DiskId>,
+    /// The guest's root, where it is on this disk.
+    pub root: Option<Root>,
     /// How the host reads and writes it.
     pub engine: DiskEngine,
     /// What the guest is told of the host's cache.
@@ -42,6 +44,15 @@ pub struct DiskConfig {
     pub queues: u16,
     /// How much it may do in a time.
     pub limits: Limits,
+}
+
+/// Where on a disk the guest's root is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// It is the whole disk.
+    Disk,
+    /// It is the partition of this UUID.
+    Partition(String),
 }
 
 impl DiskConfig {
@@ -65,7 +76,7 @@ pub(crate) fn access(read_only: bool, direct: bool, engine: DiskEngine) -> Acces
     }
 }
 
-/// A disk's serial number: 1 to 20 bytes, which is all that virtio-blk has room for.
+/// A disk's name: 1 to 64 bytes, of which virtio-blk has room for 20 in its serial number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskId(String);
 
@@ -82,7 +93,7 @@ impl TryFrom<&str> for DiskId {
 
     fn try_from(id: &str) -> Result<Self, ConfigError> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        match (1..=20).contains(&id.len()) && id.bytes().all(good) {
+        match (1..=64).contains(&id.len()) && id.bytes().all(good) {
             true => Ok(Self(id.to_owned())),
             false => Err(ConfigError::new(
                 "disk id",
@@ -115,6 +126,7 @@ pub(super) fn read_all(spec: &MachineSpec, cpus: CpuCount) -> Result<Vec<DiskCon
         };
         return Err(ConfigError::new("disks", &specs.len(), problem));
     }
+    check_roots(spec)?;
     let mut disks: Vec<DiskConfig> = Vec::with_capacity(specs.len());
     for spec in specs {
         check_path("disk", &spec.path)?;
@@ -134,6 +146,7 @@ pub(super) fn read_all(spec: &MachineSpec, cpus: CpuCount) -> Result<Vec<DiskCon
             format: spec.format,
             read_only: spec.read_only,
             id,
+            root: root(spec)?,
             engine: engine(spec)?,
             cache: spec.cache,
             direct: spec.direct,
@@ -145,6 +158,35 @@ pub(super) fn read_all(spec: &MachineSpec, cpus: CpuCount) -> Result<Vec<DiskCon
         });
     }
     Ok(disks)
+}
+
+/// Only one disk has the root, and only of a kernel that has none of its own.
+fn check_roots(spec: &MachineSpec) -> Result<(), ConfigError> {
+    let mut roots = spec.disks.iter().filter(|disk| disk.root);
+    let refuse = |disk: &DiskSpec, problem| {
+        let path = disk.path.display();
+        Err(ConfigError::new("root disk", &path, problem))
+    };
+    match (roots.next(), roots.next()) {
+        (Some(disk), _) if spec.kernel.is_none() => refuse(disk, Problem::RootBuiltIn),
+        (_, Some(second)) => refuse(second, Problem::Twice),
+        _ => Ok(()),
+    }
+}
+
+/// A partition's UUID becomes a word of the command line.
+fn root(spec: &DiskSpec) -> Result<Option<Root>, ConfigError> {
+    let Some(uuid) = &spec.partuuid else {
+        return Ok(spec.root.then_some(Root::Disk));
+    };
+    let good = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    match (1..=64).contains(&uuid.len()) && uuid.bytes().all(good) {
+        true => Ok(spec.root.then(|| Root::Partition(uuid.clone()))),
+        false => {
+            let uuid = super::excerpt(uuid);
+            Err(ConfigError::new("partuuid", &uuid, Problem::NotAUuid))
+        }
+    }
 }
 
 /// Engines and the way past the page cache are for raw images.

@@ -93,6 +93,10 @@ pub enum Problem {
     Twice,
     /// A format that is never written, for a disk that is to be.
     OnlyRead,
+    /// A root for the built-in guest, which brings its own.
+    RootBuiltIn,
+    /// Text that is no UUID of a partition.
+    NotAUuid,
     /// Nothing that the built-in guest has a driver for.
     NotBuiltIn,
     /// Text that is no Ethernet address of an interface.
@@ -164,7 +168,7 @@ impl std::fmt::Display for Problem {
             Self::TooLong { most } => write!(f, "longer than {most}"),
             Self::BadName => write!(
                 f,
-                "not 1 to 20 letters, digits, dots, hyphens and underscores"
+                "not 1 to 64 letters, digits, dots, hyphens and underscores"
             ),
             Self::BadPortName => write!(
                 f,
@@ -176,6 +180,8 @@ impl std::fmt::Display for Problem {
             Self::OnlyRaw => write!(f, "engine and direct are for raw images"),
             Self::Twice => write!(f, "given twice"),
             Self::OnlyRead => write!(f, "qcow2 images are only read"),
+            Self::RootBuiltIn => write!(f, "the built-in guest has a root of its own"),
+            Self::NotAUuid => write!(f, "not 1 to 64 hexadecimal digits and hyphens"),
             Self::NotBuiltIn => write!(f, "the built-in guest's kernel has no driver for it"),
             Self::NotAMac => write!(f, "not the Ethernet address of an interface"),
             Self::GroupMac => write!(
@@ -224,6 +230,8 @@ impl Problem {
                 "add `,ro`, or put a delta over the {field}: coracle disk create --base IMAGE \
                  --base-format qcow2 DELTA"
             ),
+            Self::RootBuiltIn => "give the kernel too that the root is for".to_owned(),
+            Self::NotAUuid => format!("give the {field} as blkid(8) prints it"),
             Self::NotBuiltIn => format!("give a kernel that has, or leave {field} out"),
             Self::NotAMac | Self::GroupMac => {
                 format!("give a {field} such as 02:00:00:00:00:01, or leave it out")

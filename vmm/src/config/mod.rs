@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use api::spec::{
     ConsoleBackend, ConsoleDevice, ConsolePortSpec, KernelFormat, KernelProtocol, KernelSpec,
-    MachineSpec, PanicAction, PlatformTables, SizeSpec, Transport, WatchdogAction,
+    MachineSpec, PanicAction, PlatformTables, Transport, WatchdogAction,
 };
 
-use devices::limit::{BucketSpec, Limits};
+use devices::limit::Limits;
 pub use devices::virtio::balloon::Settings as BalloonSettings;
 pub(crate) use disk::access;
-pub use disk::{DiskConfig, DiskId};
+pub use disk::{DiskConfig, DiskId, Root};
 pub use error::{ConfigError, Problem};
 pub use net::{LinkConfig, MacAddress, NetConfig};
 pub(crate) use size::HUGE_PAGE_BYTES;
@@ -173,10 +173,10 @@ impl TryFrom<&MachineSpec> for Config {
             console_device: spec.console.device,
             console_ports: console_port::read_all(&spec.console_ports)?,
             rng: spec.rng,
-            rng_limits: spec
-                .rng_limit
-                .as_ref()
-                .map_or(Ok(Limits::default()), rng_limits)?,
+            rng_limits: Limits {
+                bytes: disk::bucket("rng limit", spec.rng_bandwidth.as_ref())?,
+                operations: disk::bucket("rng iops", spec.rng_iops.as_ref())?,
+            },
             balloon: spec
                 .balloon
                 .as_ref()
@@ -215,24 +215,6 @@ fn check_path(field: &'static str, path: &Path) -> Result<(), ConfigError> {
         )),
         false => Ok(()),
     }
-}
-
-/// So many random bytes in a second.
-fn rng_limits(spec: &SizeSpec) -> Result<Limits, ConfigError> {
-    let refuse = |problem| ConfigError::new("rng limit", spec, problem);
-    let size = spec.bytes().map_err(|why| refuse(Problem::NotASize(why)))?;
-    if size == 0 {
-        return Err(refuse(Problem::None));
-    }
-    let bucket = BucketSpec {
-        size,
-        burst: 0,
-        refill: Duration::from_secs(1),
-    };
-    Ok(Limits {
-        bytes: Some(bucket),
-        operations: None,
-    })
 }
 
 fn stop_timeout(ms: u64) -> Result<Duration, ConfigError> {

@@ -224,15 +224,15 @@ fn paths() {
 #[test]
 fn disks() {
     for (disks, error) in [
-        (vec![disk(Some(""))], "disk id \"\": not 1 to 20 letters"),
+        (vec![disk(Some(""))], "disk id \"\": not 1 to 64 letters"),
         (
             vec![disk(Some("a b"))],
-            "disk id \"a b\": not 1 to 20 letters",
+            "disk id \"a b\": not 1 to 64 letters",
         ),
-        (vec![disk(Some("é"))], "disk id \"é\": not 1 to 20 letters"),
+        (vec![disk(Some("é"))], "disk id \"é\": not 1 to 64 letters"),
         (
-            vec![disk(Some("123456789012345678901"))],
-            "disk id \"123456789012345678901\": not 1",
+            vec![disk(Some(&"1".repeat(65)))],
+            "disk id \"1111111111111111111111111111111111111111\"…: not 1 to 64",
         ),
         (
             vec![disk(Some("a")), disk(Some("a"))],
@@ -309,16 +309,63 @@ fn console_ports() {
 }
 
 #[test]
+fn roots() {
+    let root = |path: &str, partuuid: Option<&str>| DiskSpec {
+        path: path.into(),
+        root: true,
+        partuuid: partuuid.map(Into::into),
+        ..DiskSpec::default()
+    };
+    let spec = |disks, kernel| MachineSpec {
+        disks,
+        kernel,
+        ..MachineSpec::default()
+    };
+    let kernel = || {
+        Some(KernelSpec {
+            path: "/k".into(),
+            format: KernelFormat::Auto,
+            protocol: KernelProtocol::Auto,
+        })
+    };
+    for (spec, message) in [
+        (
+            spec(vec![root("/a", None)], None),
+            "root disk /a: the built-in",
+        ),
+        (
+            spec(vec![root("/a", None), root("/b", None)], kernel()),
+            "root disk /b: given twice",
+        ),
+        (
+            spec(vec![root("/a", Some("x y"))], kernel()),
+            "partuuid \"x y\": not 1 to 64 hex",
+        ),
+        (spec(vec![root("/a", Some(""))], kernel()), "partuuid"),
+    ] {
+        let (came, hint) = refuse(&spec);
+        assert!(came.starts_with(message) && !hint.is_empty(), "{came}");
+    }
+    let read = Config::try_from(&spec(vec![root("/a", Some("0EA-01"))], kernel())).unwrap();
+    assert_eq!(read.disks[0].root, Some(Root::Partition("0EA-01".into())));
+}
+
+#[test]
 fn limits_of_random_numbers() {
     for (limit, error) in [
-        ("0", "rng limit 0: a machine needs at least one"),
+        ("0", "rng limit 0: lets nothing through"),
         ("fast", "rng limit fast: not a whole number"),
     ] {
-        let (message, hint) = refuse(&with(|spec| spec.rng_limit = text(limit)));
+        let (message, hint) = refuse(&with(|spec| {
+            spec.rng_bandwidth = Some(RateSpec::of_text(limit));
+        }));
         assert!(message.starts_with(error), "{message}");
         assert!(!hint.is_empty());
     }
-    let config = Config::try_from(&with(|spec| spec.rng_limit = text("64K"))).unwrap();
+    let config = Config::try_from(&with(|spec| {
+        spec.rng_bandwidth = Some(RateSpec::of_text("64K"));
+    }))
+    .unwrap();
     assert_eq!(
         config.rng_limits.bytes.map(|bucket| bucket.size),
         Some(65_536)

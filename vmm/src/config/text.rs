@@ -1,5 +1,7 @@
 //! The user's part of the kernel's command line.
 
+use arch::layout;
+
 use super::{ConfigError, Problem};
 
 /// Text for the kernel's command line: no byte in it that would end it early.
@@ -26,6 +28,11 @@ impl TryFrom<&str> for CmdlineText {
             c if c.is_control() => Some("a control character"),
             _ => None,
         });
+        if text.trim().len() > layout::CMDLINE_MAX {
+            let most = "2047 bytes";
+            let problem = Problem::TooLong { most };
+            return Err(ConfigError::new("cmdline", &excerpt(text), problem));
+        }
         match name {
             Some(name) => Err(ConfigError::new(
                 "cmdline",

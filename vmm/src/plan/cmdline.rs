@@ -5,8 +5,8 @@
 use api::spec::{ConsoleDevice, NetKind, Transport};
 use arch::layout;
 
-use crate::blueprint::{DeviceBlueprint, DeviceKind, Window};
-use crate::config::{Config, ConfigError, Problem, excerpt};
+use crate::blueprint::{DeviceBlueprint, Window};
+use crate::config::{Config, ConfigError, Problem, Root, excerpt};
 use crate::host::HostCaps;
 
 use super::Told;
@@ -54,8 +54,11 @@ pub(super) fn compose(
 ) -> Result<String, ConfigError> {
     let mut words: Vec<String> = Vec::new();
     if config.default_cmdline {
-        choose(config, host, devices, told, &mut words);
+        choose(config, host, told, &mut words);
+    } else {
+        words.extend(host.kernel_arguments.iter().map(ToString::to_string));
     }
+    words.extend(foreign_root(config));
     if told.devices_by_cmdline {
         words.extend(devices.iter().filter_map(announcement));
     }
@@ -76,13 +79,7 @@ pub(super) fn compose(
     Ok(line)
 }
 
-fn choose(
-    config: &Config,
-    host: &HostCaps,
-    devices: &[DeviceBlueprint],
-    told: Told,
-    words: &mut Vec<String>,
-) {
+fn choose(config: &Config, host: &HostCaps, told: Told, words: &mut Vec<String>) {
     words.push(match carries_console(config) {
         ConsoleDevice::Virtio => "console=hvc0".to_owned(),
         _ => "console=ttyS0".to_owned(),
@@ -99,47 +96,54 @@ fn choose(
         }
     }
     add(&host.kernel_arguments);
-    match config.kernel {
-        None => {
-            if carries_console(config) == ConsoleDevice::Virtio {
-                add(&BUILT_IN_EARLY);
-            }
-            add(&BUILT_IN_ROOT);
-            if let Some(net) = config.nets.first()
-                && net.link.kind() != NetKind::Tap
-            {
-                add(&[BUILT_IN_DHCP]);
-            }
-            if config.cpus.get() == 1 {
-                add(&BUILT_IN_ONE_CPU);
-            }
-            if !host.kernel_arguments.is_empty() {
-                add(&BUILT_IN_EMULATED);
-            }
+    if config.kernel.is_none() {
+        if carries_console(config) == ConsoleDevice::Virtio {
+            add(&BUILT_IN_EARLY);
         }
-        Some(_) => add(&foreign_root(config, devices)),
+        add(&BUILT_IN_ROOT);
+        if let Some(net) = config.nets.first()
+            && net.link.kind() != NetKind::Tap
+        {
+            add(&[BUILT_IN_DHCP]);
+        }
+        if config.cpus.get() == 1 {
+            add(&BUILT_IN_ONE_CPU);
+        }
+        if !host.kernel_arguments.is_empty() {
+            add(&BUILT_IN_EMULATED);
+        }
     }
 }
 
-/// The first disk is the root where there is nothing else that it could be and the user doesn't
-/// say so.
-fn foreign_root(config: &Config, devices: &[DeviceBlueprint]) -> Vec<&'static str> {
-    let user_says = config
-        .cmdline
-        .as_str()
-        .split_whitespace()
-        .any(|w| w.starts_with("root="));
-    if config.initrd.is_some() || user_says {
+/// The root of the user's kernel: on the disk that the user says, else on the first one where
+/// Coracle chooses and there is nothing else that it could be.
+fn foreign_root(config: &Config) -> Vec<String> {
+    let mut words = config.cmdline.as_str().split_whitespace();
+    if config.kernel.is_none() || words.any(|word| word.starts_with("root=")) {
         return Vec::new();
     }
-    let first = devices.iter().find_map(|device| match &device.kind {
-        DeviceKind::VirtioBlock(disk) => Some(disk),
-        _ => None,
-    });
-    match first {
-        Some(disk) if disk.read_only => vec!["root=/dev/vda", "ro"],
-        Some(_) => vec!["root=/dev/vda", "rw"],
-        None => Vec::new(),
+    let chosen = config.disks.iter().position(|disk| disk.root.is_some());
+    let first = config.default_cmdline && config.initrd.is_none();
+    let place = chosen.or(first.then_some(0));
+    let Some((place, disk)) = place.and_then(|place| Some((place, config.disks.get(place)?)))
+    else {
+        return Vec::new();
+    };
+    let root = match &disk.root {
+        Some(Root::Partition(uuid)) => format!("root=PARTUUID={uuid}"),
+        Some(Root::Disk) | None => format!("root=/dev/vd{}", letters(place)),
+    };
+    let access = if disk.read_only { "ro" } else { "rw" };
+    vec![root, access.to_owned()]
+}
+
+/// How Linux counts disks: a to z, then aa.
+fn letters(place: usize) -> String {
+    let letter =
+        |number: usize| u8::try_from(number).map_or('?', |number| char::from(b'a' + number));
+    match place {
+        0..26 => letter(place).to_string(),
+        _ => format!("{}{}", letter(place / 26 - 1), letter(place % 26)),
     }
 }
 

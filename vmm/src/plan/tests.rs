@@ -418,6 +418,43 @@ fn the_first_disk_is_the_root_where_nothing_else_is() {
     assert!(!cmdline(&initrd, true).contains("root="));
 }
 
+#[test]
+fn the_root_is_where_the_user_says_whatever_coracle_would_choose() {
+    let root = |partuuid: Option<&str>| DiskSpec {
+        root: true,
+        partuuid: partuuid.map(Into::into),
+        ..disk("/r", true)
+    };
+    let with = |root, cmdline: &str, default_cmdline| MachineSpec {
+        disks: vec![disk("/d", false), root],
+        cmdline: cmdline.into(),
+        default_cmdline,
+        initrd: Some("/i".into()),
+        ..own_kernel()
+    };
+    let own = |root, text| cmdline(&with(root, text, false), true);
+    assert_eq!(own(root(None), "a -- b"), "root=/dev/vdb ro a -- b");
+    assert_eq!(own(root(None), "root=/dev/vdc"), "root=/dev/vdc");
+    assert_eq!(own(root(Some("0ea-01")), ""), "root=PARTUUID=0ea-01 ro");
+    assert_eq!(own(disk("/x", false), ""), "");
+    let line = cmdline(&with(root(None), "", true), true);
+    assert!(line.ends_with("root=/dev/vdb ro"), "{line}");
+}
+
+#[test]
+fn what_a_weak_host_needs_is_no_choice() {
+    let weak = HostCaps {
+        kernel_arguments: vec!["noxsave"],
+        ..host()
+    };
+    let bare = MachineSpec {
+        cmdline: "x".into(),
+        default_cmdline: false,
+        ..own_kernel()
+    };
+    assert_eq!(plan_of(&bare, &weak, true).unwrap().cmdline, "noxsave x");
+}
+
 fn refuse(spec: &MachineSpec, host: &HostCaps) -> (String, String) {
     let error = plan_of(spec, host, false).unwrap_err();
     (error.to_string(), error.remedy())
