@@ -1,46 +1,13 @@
-//! The API's operations as a table, and how a request finds its row.
+//! The API's operations as one table: which request is read by which function, in which states
+//! of the machine; and how a request finds its row.
 
 use crate::error::{ApiError, Code, Dialect};
 use crate::http::Method;
 use crate::machine::MachineState;
+use crate::request::{Reader, actions, balloon, boot_source, drive, entropy, machine, tell};
 
 /// What our own paths begin with.
 pub const OURS: &str = "/coracle/v1/";
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Who answers here.
-    DescribeInstance,
-    /// Which release of Firecracker's API is spoken.
-    GetVersion,
-    /// The size of the machine.
-    GetMachineConfig,
-    /// All that the machine was made of.
-    GetVmConfig,
-    /// Do one of a few things to the machine.
-    Act,
-    /// Change a drive, in Firecracker's words.
-    PatchDrive,
-    /// The balloon's set-up.
-    GetBalloon,
-    /// Change the balloon's size, in Firecracker's words.
-    PatchBalloon,
-    /// The guest's account of its memory.
-    GetBalloonStatistics,
-    /// Change how often the guest gives it.
-    PatchBalloonStatistics,
-    /// The machine and its state.
-    DescribeMachine,
-    /// What every device is and did.
-    DescribeDevices,
-    /// Change a drive.
-    ChangeDrive,
-    /// Change the balloon.
-    ChangeBalloon,
-    /// Change the source of random numbers.
-    ChangeEntropy,
-}
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -49,144 +16,69 @@ pub struct Route {
     pub method: Method,
     /// The path; `{id}` stands for one name.
     pub path: &'static str,
-    /// What it asks for.
-    pub operation: Operation,
     /// The states of the machine in which it is carried out.
     pub states: &'static [MachineState],
+    /// Makes a call of it.
+    pub(crate) reader: Reader,
     /// What it does, in a few words.
     pub doc: &'static str,
 }
 
-const ALWAYS: &[MachineState] = &[
+/// Whatever the machine's state.
+pub(crate) const ALWAYS: &[MachineState] = &[
     MachineState::NotStarted,
     MachineState::Running,
     MachineState::Paused,
 ];
-const STARTED: &[MachineState] = &[MachineState::Running, MachineState::Paused];
 
-const fn route(
-    method: Method,
-    path: &'static str,
-    operation: Operation,
-    states: &'static [MachineState],
-    doc: &'static str,
-) -> Route {
-    Route {
-        method,
-        path,
-        operation,
-        states,
-        doc,
-    }
+/// Before the machine is started.
+pub(crate) const FRESH: &[MachineState] = &[MachineState::NotStarted];
+
+/// From then on.
+pub(crate) const STARTED: &[MachineState] = &[MachineState::Running, MachineState::Paused];
+
+/// Makes the rows of one method.
+macro_rules! rows_of {
+    ($($name:ident => $method:ident),+) => {$(
+        const fn $name(
+            path: &'static str,
+            states: &'static [MachineState],
+            reader: Reader,
+            doc: &'static str,
+        ) -> Route {
+            let method = Method::$method;
+            Route { method, path, states, reader, doc }
+        }
+    )+};
 }
 
+rows_of!(get => Get, put => Put, patch => Patch);
+
 /// Every operation.
+#[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
-    route(
-        Method::Get,
-        "/",
-        Operation::DescribeInstance,
-        ALWAYS,
-        "the instance and its state",
-    ),
-    route(
-        Method::Get,
-        "/version",
-        Operation::GetVersion,
-        ALWAYS,
-        "the release of Firecracker whose API is spoken",
-    ),
-    route(
-        Method::Get,
-        "/machine-config",
-        Operation::GetMachineConfig,
-        ALWAYS,
-        "vCPUs and memory",
-    ),
-    route(
-        Method::Get,
-        "/vm/config",
-        Operation::GetVmConfig,
-        ALWAYS,
-        "all that the machine was made of",
-    ),
-    route(
-        Method::Put,
-        "/actions",
-        Operation::Act,
-        STARTED,
-        "press the power button",
-    ),
-    route(
-        Method::Patch,
-        "/drives/{id}",
-        Operation::PatchDrive,
-        STARTED,
-        "another image or other limits for a drive",
-    ),
-    route(
-        Method::Get,
-        "/balloon",
-        Operation::GetBalloon,
-        ALWAYS,
-        "the balloon's set-up",
-    ),
-    route(
-        Method::Patch,
-        "/balloon",
-        Operation::PatchBalloon,
-        STARTED,
-        "another size for the balloon",
-    ),
-    route(
-        Method::Get,
-        "/balloon/statistics",
-        Operation::GetBalloonStatistics,
-        STARTED,
-        "the guest's account of its memory",
-    ),
-    route(
-        Method::Patch,
-        "/balloon/statistics",
-        Operation::PatchBalloonStatistics,
-        STARTED,
-        "how often the guest gives it",
-    ),
-    route(
-        Method::Get,
-        "/coracle/v1/machine",
-        Operation::DescribeMachine,
-        ALWAYS,
-        "the machine and its state",
-    ),
-    route(
-        Method::Get,
-        "/coracle/v1/devices",
-        Operation::DescribeDevices,
-        STARTED,
-        "what every device is and did",
-    ),
-    route(
-        Method::Patch,
-        "/coracle/v1/drives/{id}",
-        Operation::ChangeDrive,
-        STARTED,
-        "image, size and limits of a drive",
-    ),
-    route(
-        Method::Patch,
-        "/coracle/v1/balloon",
-        Operation::ChangeBalloon,
-        STARTED,
-        "size, statistics and hinting of the balloon",
-    ),
-    route(
-        Method::Patch,
-        "/coracle/v1/entropy",
-        Operation::ChangeEntropy,
-        STARTED,
-        "limits of the source of random numbers",
-    ),
+    get("/", ALWAYS, tell::instance, "the instance and its state"),
+    get("/version", ALWAYS, tell::version, "the release of Firecracker whose API is spoken"),
+    get("/machine-config", ALWAYS, tell::machine_config, "vCPUs and memory"),
+    put("/machine-config", FRESH, machine::put_config, "vCPUs and memory"),
+    patch("/machine-config", FRESH, machine::patch_config, "some of that"),
+    put("/boot-source", FRESH, boot_source::put, "kernel, initial RAM disk and command line"),
+    put("/drives/{id}", FRESH, drive::put, "a drive, new or instead of the one of that name"),
+    patch("/drives/{id}", STARTED, drive::patch_theirs, "another image or other limits"),
+    get("/balloon", ALWAYS, tell::balloon, "the balloon's set-up"),
+    patch("/balloon", STARTED, balloon::patch_theirs, "another size for the balloon"),
+    get("/balloon/statistics", STARTED, tell::balloon_statistics, "the guest's memory"),
+    patch("/balloon/statistics", STARTED, balloon::patch_statistics, "how often it is told"),
+    put("/actions", ALWAYS, actions::theirs, "start, or press the power button"),
+    get("/vm/config", ALWAYS, tell::vm_config, "all that the machine was made of"),
+
+    get("/coracle/v1/machine", ALWAYS, tell::machine, "the machine and its state"),
+    put("/coracle/v1/machine", FRESH, machine::put, "the whole machine"),
+    put("/coracle/v1/actions", ALWAYS, actions::ours, "start, or press the power button"),
+    get("/coracle/v1/devices", STARTED, tell::devices, "what every device is and did"),
+    patch("/coracle/v1/drives/{id}", STARTED, drive::patch_ours, "image, size and limits"),
+    patch("/coracle/v1/balloon", STARTED, balloon::patch_ours, "size, statistics and hinting"),
+    patch("/coracle/v1/entropy", STARTED, entropy::patch_ours, "limits of random numbers"),
 ];
 
 /// The language of a path.
@@ -283,7 +175,8 @@ mod tests {
         for route in ROUTES {
             let path = route.path.replace("{id}", "disk0");
             let found = find(route.method, &path).unwrap();
-            assert_eq!(found.route.operation, route.operation, "{path}");
+            let which = |route: &Route| (route.method, route.path, route.doc);
+            assert_eq!(which(found.route), which(route));
             assert_eq!(found.id.is_some(), route.path.contains('{'));
             assert!(!route.doc.is_empty() && !route.states.is_empty());
             let same = |other: &&Route| (other.method, other.path) == (route.method, route.path);
@@ -309,7 +202,7 @@ mod tests {
                 Method::Head,
                 "/coracle/v1/machine",
                 Code::MethodNotAllowed,
-                1,
+                2,
             ),
             (
                 Method::Other,

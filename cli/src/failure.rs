@@ -128,6 +128,12 @@ impl From<TtyError> for Failure {
     }
 }
 
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        MachineError::from(error).into()
+    }
+}
+
 impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Self {
         let error = match error {

@@ -11,6 +11,7 @@ pub(crate) mod kernel;
 mod net;
 pub(crate) mod net_command;
 pub(crate) mod version;
+pub(crate) mod vmm;
 mod vsock;
 
 #[cfg(test)]
@@ -48,6 +49,14 @@ struct BootAlone {
     flags: Box<boot::Flags>,
 }
 
+// The same for `coracle vmm`.
+#[derive(Debug, Parser)]
+#[command(name = "vmm", bin_name = "coracle vmm")]
+struct VmmAlone {
+    #[command(flatten)]
+    flags: Box<vmm::Flags>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     Boot(Box<boot::Flags>),
@@ -56,6 +65,7 @@ enum Subcommands {
     Kernel(kernel::Flags),
     Net(net_command::Flags),
     Version(version::Flags),
+    Vmm(Box<vmm::Flags>),
 }
 
 /// What the command line asks for.
@@ -75,6 +85,8 @@ pub(crate) enum Command {
     Usernet(Option<String>),
     /// `coracle version`
     Version(version::Flags),
+    /// `coracle vmm`
+    Vmm(Box<vmm::Flags>),
     /// `--help` and `--version`: text for standard output.
     Help(String),
 }
@@ -89,6 +101,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Some((_, [command, ..])) if command == "boot" => {
             let rest = arguments.get(1..).unwrap_or_default();
             BootAlone::try_parse_from(rest).map(|alone| Subcommands::Boot(alone.flags))
+        }
+        Some((_, [command, ..])) if command == "vmm" => {
+            let rest = arguments.get(1..).unwrap_or_default();
+            VmmAlone::try_parse_from(rest).map(|alone| Subcommands::Vmm(alone.flags))
         }
         Some((_, [command, rest @ ..])) if command == user::COMMAND => {
             let level = rest
@@ -105,6 +121,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Ok(Subcommands::Kernel(flags)) => Ok(Command::Kernel(flags)),
         Ok(Subcommands::Net(flags)) => Ok(Command::Net(flags)),
         Ok(Subcommands::Version(flags)) => Ok(Command::Version(flags)),
+        Ok(Subcommands::Vmm(flags)) => Ok(Command::Vmm(flags)),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Command::Help(error.to_string()))

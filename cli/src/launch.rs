@@ -16,32 +16,66 @@ use vmm::host::doctor::{Facts, KvmFacts, judge};
 use vmm::host::{self, HostCaps, KvmCaps};
 use vmm::kvm::Kvm;
 use vmm::kvm::assist::Needs;
-use vmm::machine::{self, Ended, HostConsole, KernelBytes, ResetCause, Setup};
+use vmm::machine::{self, Description, Ended, Front, HostConsole, KernelBytes, ResetCause, Setup};
 use vmm::plan::{Inputs, depends_on_acpi, plan};
 
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
-use crate::net::{self, Links};
+use crate::net::{self, Helpers, Links};
 use crate::{embedded, print};
 
 const KVM: &str = "/dev/kvm";
 
-/// Runs the machine that `spec` describes, with its API on a socket at `api`. Bad input is told
-/// before a host that can't run it anyway.
+/// Runs the machine that `spec` describes, with its API on a socket at `api`.
 pub(crate) fn machine(spec: &MachineSpec, api: Option<&Path>) -> Result<Exit, Failure> {
-    let config = Config::try_from(spec)?;
-    net::check(&config)?;
-    let parts = Parts::open(&config)?;
-    let links = Links::start(&config)?;
+    let opening = Opening::begin(spec)?;
     let listener = api.map(Listener::bind).transpose()?;
-    let kvm = Kvm::open(Path::new(KVM))?;
-    let needs = host::needs(&kvm);
-    let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
-    let blueprint = parts.plan(&config, &host)?;
-    let server = listener.map(|listener| Server::new(Some(listener), Limits::default()));
-    let (links, _helpers) = links.open()?;
-    let setup = parts.setup(kvm, needs, blueprint, links, server)?;
-    Ok(exit_of(machine::run(setup)?))
+    let (setup, _helpers) = opening.finish()?;
+    let mut machine = machine::start(setup)?;
+    if let Some(listener) = listener {
+        machine.serve(front(listener, Description::new(None, spec.clone())));
+    }
+    Ok(exit_of(machine.run()?))
+}
+
+/// The side of a machine that the clients of its socket see.
+pub(crate) fn front(listener: Listener, description: Description) -> Front {
+    let server = Server::new(Some(listener), Limits::default());
+    Front::new(server, description)
+}
+
+/// A machine on its way from a specification to open descriptors. Bad input is told first, before
+/// a host that can't run it anyway.
+pub(crate) struct Opening {
+    config: Config,
+    parts: Parts,
+    links: Links,
+}
+
+impl Opening {
+    /// Judges the specification and opens the files that it names.
+    pub(crate) fn begin(spec: &MachineSpec) -> Result<Self, Failure> {
+        let config = Config::try_from(spec)?;
+        net::check(&config)?;
+        let parts = Parts::open(&config)?;
+        let links = Links::start(&config)?;
+        Ok(Self {
+            config,
+            parts,
+            links,
+        })
+    }
+
+    /// Opens what is left, and what has to live as long as the machine.
+    pub(crate) fn finish(self) -> Result<(Setup, Helpers), Failure> {
+        let kvm = Kvm::open(Path::new(KVM))?;
+        let needs = host::needs(&kvm);
+        let host = HostCaps::gather(kvm.capabilities(), &needs, self.config.hugepages);
+        let blueprint = self.parts.plan(&self.config, &host)?;
+        let (links, helpers) = self.links.open()?;
+        let setup = self.parts.setup(kvm, needs, blueprint, links)?;
+        Ok((setup, helpers))
+    }
 }
 
 /// Prints the plan. A host without KVM shows what a stock one would start.
@@ -107,7 +141,6 @@ impl Parts {
         needs: Needs,
         blueprint: Blueprint,
         links: Vec<Box<dyn Link>>,
-        api: Option<Server>,
     ) -> Result<Setup, Failure> {
         let kernel = match (self.kernel.into_payload(), self.files.kernel) {
             (Payload::Unpacked(bytes), _) => KernelBytes::Unpacked(bytes),
@@ -128,12 +161,11 @@ impl Parts {
             disks: self.files.disks,
             links,
             system: self.files.system,
-            api,
         })
     }
 }
 
-fn exit_of(ended: Ended) -> Exit {
+pub(crate) fn exit_of(ended: Ended) -> Exit {
     match ended {
         Ended::PowerOff => Exit::Done,
         Ended::Reset(ResetCause::Asked | ResetCause::Watchdog) => Exit::Reset,

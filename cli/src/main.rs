@@ -11,6 +11,7 @@ mod launch;
 mod logger;
 mod net;
 mod print;
+mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
         Command::Net(flags) => flags.run(),
         Command::Usernet(level) => net::user::serve(level.as_deref()),
         Command::Version(flags) => flags.run(),
+        Command::Vmm(flags) => flags.run(),
         Command::Help(text) => print::out(&text).map(|()| Exit::Done),
     }
 }

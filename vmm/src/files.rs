@@ -158,7 +158,8 @@ fn open_file(field: &'static str, path: &Path) -> Result<OpenFile, FileError> {
     }
 }
 
-fn open_disk(disk: &DiskConfig) -> Result<File, FileError> {
+/// Opens a disk's image, as its machine will.
+pub(crate) fn open_disk(disk: &DiskConfig) -> Result<File, FileError> {
     let refuse = |problem| FileError {
         field: "disk",
         path: disk.path.clone(),

@@ -1,6 +1,7 @@
 //! Requests of both languages, as tables of bodies.
 
 use super::*;
+use crate::limits::{BucketSpec, LimitsSpec};
 
 fn request(method: Method, path: &str, body: &str) -> Request {
     Request {
@@ -196,9 +197,9 @@ fn methods_and_bodies_go_together() {
     assert_eq!(refused(Method::Get, "/actions", "").0, 400);
     assert_eq!(refused(Method::Post, "/coracle/v1/machine", "{}").0, 405);
     assert_eq!(refused(Method::Get, "/coracle/v1/nope", "").0, 404);
-    match read_running(Method::Put, "/coracle/v1/machine", "{}") {
+    match read_running(Method::Delete, "/coracle/v1/machine", "") {
         Read::Refused(response) => {
-            assert!(response.headers.contains(&("Allow", "GET".to_owned())));
+            assert!(response.headers.contains(&("Allow", "GET, PUT".to_owned())));
         }
         Read::Call(call, _) => panic!("{call:?}"),
     }

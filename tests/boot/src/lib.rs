@@ -2,9 +2,14 @@
 //! themselves are in `tests/`, one file for each question that they answer.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail, ensure};
+use api::client::Client;
 use harness::Exit;
 use harness::TestVm;
+use harness::vm::SHORTLY;
 use serde_json::Value;
 
 pub mod shell;
@@ -25,6 +30,21 @@ pub mod code {
     pub const CPU_FAILURE: i32 = 6;
     /// The guest did not stop in time and was killed.
     pub const KILLED: i32 = 7;
+}
+
+/// A client of the machine whose socket is, or will soon be, at `socket`.
+///
+/// # Errors
+/// When nobody answers there in time.
+pub fn client(socket: &Path) -> Result<Client> {
+    let late = Instant::now() + SHORTLY;
+    loop {
+        match Client::connect(socket, SHORTLY) {
+            Ok(client) => return Ok(client),
+            Err(error) if Instant::now() > late => return Err(error.into()),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
 }
 
 /// Runs it and checks that it is refused: exit code 2, nothing on standard output, and on standard

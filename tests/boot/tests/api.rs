@@ -268,7 +268,7 @@ fn malformed_requests_do_no_harm() {
         (b"DELETE /coracle/v1/machine HTTP/1.1\r\n\r\n", "405"),
         (
             b"PUT /coracle/v1/machine HTTP/1.1\r\nContent-Length: 1\r\n\r\n1",
-            "405",
+            "409",
         ),
     ];
     for (bytes, status) in cases {

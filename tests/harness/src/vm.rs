@@ -34,6 +34,23 @@ impl TestVm {
         })
     }
 
+    /// `coracle vmm`, whose machine is described through its API on the socket at
+    /// [`socket`](Self::socket).
+    ///
+    /// # Errors
+    /// When there is no room for a temporary folder.
+    pub fn served() -> Result<TestVm> {
+        let mut vm = TestVm::new()?;
+        vm.arguments = vec!["vmm".into(), "--api-sock".into(), vm.socket().into()];
+        Ok(vm)
+    }
+
+    /// Where its API can be.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder().join("api.sock")
+    }
+
     /// A machine whose kernel is `image`, of 32 MiB unless `--memory` says otherwise.
     ///
     /// # Errors

@@ -1,11 +1,18 @@
 //! The control thread: the one owner of a running machine's life, from the first exit to the end.
 //!
 //! It waits for vCPUs and may wait for the I/O thread; neither waits for it. It touches no guest
-//! memory and no device but the power button. The API is served here too, in the same poll.
+//! memory and no device but the power button. The API is served here too, in the same poll. Before
+//! there is a machine, [`prepare`] serves it alone.
 
+mod description;
+mod front;
+mod prepare;
 mod service;
 mod stop;
 
+pub use description::Description;
+pub use front::Front;
+pub use prepare::{Preparation, Prepared};
 pub(crate) use service::Api;
 
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
@@ -167,16 +174,7 @@ impl Control {
         }
         let left = due.map(|at| at.saturating_duration_since(Instant::now()));
         let again = self.button.waiting.then_some(PRESS_AGAIN);
-        let timeout = left.into_iter().chain(again).min().map(|left| {
-            Timespec::try_from(left).unwrap_or(Timespec {
-                tv_sec: i64::MAX,
-                tv_nsec: 0,
-            })
-        });
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(cause) => return Err(ControlError::Wait(cause.into())),
-        }
+        wait_for(&mut fds, left.into_iter().chain(again).min())?;
         Ok(fds.iter().skip(owned).map(PollFd::revents).collect())
     }
 
@@ -200,6 +198,20 @@ impl Control {
             }
         }
         Ok(events)
+    }
+}
+
+/// Waits until one of `fds` is ready, for `patience` at most.
+fn wait_for(fds: &mut [PollFd<'_>], patience: Option<Duration>) -> Result<(), ControlError> {
+    let timeout = patience.map(|patience| {
+        Timespec::try_from(patience).unwrap_or(Timespec {
+            tv_sec: i64::MAX,
+            tv_nsec: 0,
+        })
+    });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(cause) => Err(ControlError::Wait(cause.into())),
     }
 }
 

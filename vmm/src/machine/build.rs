@@ -16,7 +16,7 @@ use devices::{Doorbell, GuestRam};
 use super::catalog::{BellAt, Catalog, Parts, host};
 use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
-use crate::control::{Api, Control, ControlError, OnResize, PowerButton};
+use crate::control::{Api, Control, ControlError, Front, OnResize, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
@@ -35,6 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A machine whose vCPUs run.
 ///
 /// The order of the fields is the order of their end: no vCPU outlives a device's thread.
+#[derive(Debug)]
 pub(super) struct Running {
     pub(super) ram: GuestRam,
     vcpus: VcpuThreads,
@@ -66,6 +67,7 @@ impl Running {
 }
 
 /// The I/O thread, and what rings when it ends.
+#[derive(Debug)]
 struct IoThread {
     remote: Remote,
     thread: JoinHandle<Result<(), LoopError>>,
@@ -116,8 +118,24 @@ impl IoThread {
     }
 }
 
+/// A machine whose vCPUs run, and what its API is made of.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) running: Running,
+    blueprint: Blueprint,
+    handles: Vec<(String, SlotHandle)>,
+}
+
+impl Started {
+    /// Serves the clients of `front`.
+    pub(super) fn serve(&mut self, front: Front) {
+        let handles = std::mem::take(&mut self.handles);
+        self.running.control.api = Some(Api::new(front, &self.blueprint, handles));
+    }
+}
+
 /// Builds everything and lets the vCPUs go.
-pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
+pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
     let Setup {
         kvm,
         needs,
@@ -128,7 +146,6 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
         links,
         system,
         console,
-        api,
     } = setup;
     let HostConsole {
         signals,
@@ -166,14 +183,18 @@ pub(super) fn start(setup: Setup) -> Result<Running, MachineError> {
             .try_clone()
             .map_err(host("creating the I/O thread's bell"))?,
     };
-    let api = api.map(|server| Api::new(server, &blueprint, built.handles));
-    let control = control(&blueprint, sources, built.console, &terminal, api);
-    Ok(Running {
+    let control = control(&blueprint, sources, built.console, &terminal);
+    let running = Running {
         ram,
         vcpus,
         io,
         control,
         terminal,
+    };
+    Ok(Started {
+        running,
+        blueprint,
+        handles: built.handles,
     })
 }
 
@@ -257,7 +278,6 @@ fn control(
     sources: Sources,
     console: Option<SlotHandle>,
     terminal: &Arc<Mutex<Terminal>>,
-    api: Option<Api>,
 ) -> Control {
     let terminal = Arc::clone(terminal);
     let resize = move || {
@@ -279,7 +299,7 @@ fn control(
         io_ended: sources.io_ended,
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
-        api,
+        api: None,
     }
 }
 

@@ -46,11 +46,16 @@ impl HostConsole {
     /// # Errors
     /// [`TtyError`] names the backend and the host's reason.
     pub fn open(backend: &ConsoleBackend) -> Result<Self, MachineError> {
-        // Before any other thread exists, so that all of them inherit the mask.
-        let wanted = [&STOP_SIGNALS[..], &IGNORED_SIGNALS, &[libc::SIGWINCH]].concat();
-        let signals = Signals::take_over(&wanted).map_err(host("taking over signals"))?;
+        let signals = Self::take_over_signals()?;
         let terminal = open_terminal(backend)?;
         Ok(Self { signals, terminal })
+    }
+
+    /// Receives stop signals from here on. Before any other thread exists, so that all of them
+    /// inherit the mask.
+    pub(crate) fn take_over_signals() -> Result<Signals, MachineError> {
+        let wanted = [&STOP_SIGNALS[..], &IGNORED_SIGNALS, &[libc::SIGWINCH]].concat();
+        Signals::take_over(&wanted).map_err(host("taking over signals"))
     }
 
     /// Whether a signal asks for the machine's end.

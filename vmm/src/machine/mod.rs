@@ -8,16 +8,17 @@ mod catalog;
 mod console;
 mod pci;
 
-pub use crate::control::ControlError;
+pub use crate::control::{ControlError, Description, Front, Preparation, Prepared};
 pub use crate::memory::{KernelBytes, MemoryError};
 pub use console::HostConsole;
 
 use std::fs::File;
 
-use api::server::Server;
 use devices::GuestRam;
 use devices::net::Link;
 use devices::tty::TtyError;
+
+use build::Started;
 
 use crate::blueprint::Blueprint;
 use crate::kvm::assist::{AssistError, Needs};
@@ -44,8 +45,6 @@ pub struct Setup {
     pub system: Option<&'static [u8]>,
     /// The console's host side.
     pub console: HostConsole,
-    /// The server of the API, where there is one.
-    pub api: Option<Server>,
 }
 
 /// How a guest came to its end.
@@ -119,18 +118,38 @@ pub enum MachineError {
     Control(#[from] ControlError),
 }
 
-/// Builds a machine and runs it to its end.
+/// A machine whose vCPUs run.
+#[derive(Debug)]
+pub struct Machine(Started);
+
+/// Builds a machine and lets its vCPUs go.
 ///
 /// # Errors
 /// [`MachineError`] says what the host refused; nothing is left behind then.
-pub fn run(setup: Setup) -> Result<Ended, MachineError> {
-    let running = build::start(setup)?;
-    let ram = running.ram.clone();
-    let ended = running.run()?;
-    Ok(match ended {
-        Ended::Reset(ResetCause::Asked) if panicked(&ram) => Ended::Reset(ResetCause::Panic),
-        other => other,
-    })
+pub fn start(setup: Setup) -> Result<Machine, MachineError> {
+    build::start(setup).map(Machine)
+}
+
+impl Machine {
+    /// Lets clients have a say in it. Who has asked for its start is answered.
+    pub fn serve(&mut self, mut front: Front) {
+        front.started();
+        self.0.serve(front);
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// [`MachineError`] says why the host cannot go on with it.
+    pub fn run(self) -> Result<Ended, MachineError> {
+        let running = self.0.running;
+        let ram = running.ram.clone();
+        let ended = running.run()?;
+        Ok(match ended {
+            Ended::Reset(ResetCause::Asked) if panicked(&ram) => Ended::Reset(ResetCause::Panic),
+            other => other,
+        })
+    }
 }
 
 /// Guest-physical address of the reset flag in the BIOS data area. Linux writes it at each reset.

@@ -11,6 +11,7 @@ use devices::inspect::{Report, Value};
 use devices::virtio::slot::{Answer, Inspection};
 use devices::virtio::{CommandError, DeviceCommand, SlotGone, SlotHandle};
 
+use super::super::description::Description;
 use super::balloon;
 use super::change::{Change, Grown};
 use super::machine::{Device, Effect, Machine};
@@ -93,7 +94,11 @@ impl Job {
     }
 
     /// Carries it on: its outcome, once it has one.
-    pub(super) fn advance(&mut self, machine: &mut Machine) -> Option<Result<Response, ApiError>> {
+    pub(super) fn advance(
+        &mut self,
+        machine: &mut Machine,
+        description: &mut Description,
+    ) -> Option<Result<Response, ApiError>> {
         let patience = match std::mem::replace(&mut self.looked, true) {
             false => FIRST_LOOK,
             true => Duration::ZERO,
@@ -109,7 +114,7 @@ impl Job {
             Work::Waiting(_) => None,
             Work::Changing(sequence) => match sequence.advance(patience)? {
                 Ok(effects) => {
-                    machine.apply(self.device?, effects);
+                    machine.apply(self.device?, effects, description);
                     Some(Ok(Response::done()))
                 }
                 Err(error) => Some(Err(refusal(&error))),

@@ -5,41 +5,27 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use api::error::{ApiError, Code};
-use api::firecracker::{
-    APP_NAME, Balloon, BootSource, COMPATIBLE_VERSION, Drive as DriveConfig, Entropy, InstanceInfo,
-    MachineConfig, NetworkInterface, RateLimiter, VmConfig,
-};
 use api::limits::{BucketSpec, LimitsSpec};
 use api::machine::{MachineState, MachineView};
 use api::plan::MachinePlan;
-use api::spec::DiskFormat;
+use api::spec::{DiskFormat, MachineSpec, RateSpec, SizeSpec};
 use devices::disk::Access;
 use devices::limit::{self, Limits};
 use devices::virtio::SlotHandle;
 use devices::virtio::balloon::Settings;
 
-use crate::blueprint::{Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource};
-use crate::config::LinkConfig;
+use super::super::description::{Description, VERSION};
+use crate::blueprint::{Blueprint, DeviceKind, DiskBlueprint, DiskSource};
 
 /// The models of devices that have paths of their own.
 pub(super) const ENTROPY: &str = "virtio-rng";
 pub(super) const BALLOON: &str = "virtio-balloon";
 
-/// What a machine that was given no name is called, as in Firecracker.
-const NAMELESS: &str = "anonymous-instance";
-
-/// Coracle's own version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-const MIB: u64 = 1 << 20;
-
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     plan: MachinePlan,
-    initrd: Option<String>,
     devices: Vec<Device>,
-    networks: Vec<NetworkInterface>,
 }
 
 /// A virtio device.
@@ -56,6 +42,8 @@ pub(super) struct Device {
 /// What is known of a block device.
 #[derive(Clone, Debug)]
 pub(super) struct Drive {
+    /// Its place in the specification.
+    index: Option<usize>,
     id: Option<String>,
     /// None for the built-in guest's system image.
     pub(super) image: Option<Image>,
@@ -77,9 +65,6 @@ pub(super) struct Image {
 pub(super) struct BalloonWish {
     pub(super) bytes: u64,
     pub(super) statistics_interval_s: u16,
-    deflate_on_oom: bool,
-    reporting: bool,
-    hinting: bool,
 }
 
 impl BalloonWish {
@@ -88,20 +73,6 @@ impl BalloonWish {
         Self {
             bytes: settings.target_bytes,
             statistics_interval_s: u16::try_from(seconds).unwrap_or(u16::MAX),
-            deflate_on_oom: settings.deflate_on_oom,
-            reporting: settings.reporting,
-            hinting: settings.hinting,
-        }
-    }
-
-    /// In Firecracker's words.
-    pub(super) fn view(self) -> Balloon {
-        Balloon {
-            amount_mib: self.bytes / MIB,
-            deflate_on_oom: self.deflate_on_oom,
-            stats_polling_interval_s: self.statistics_interval_s.into(),
-            free_page_hinting: self.hinting,
-            free_page_reporting: self.reporting,
         }
     }
 }
@@ -129,11 +100,16 @@ impl Image {
 
 impl Drive {
     fn of(disk: &DiskBlueprint) -> Self {
-        let image = match &disk.source {
-            DiskSource::BuiltIn => None,
-            DiskSource::User { path, format, .. } => Some(Image::at(path, *format)),
+        let (index, image) = match &disk.source {
+            DiskSource::BuiltIn => (None, None),
+            DiskSource::User {
+                index,
+                path,
+                format,
+            } => (Some(*index), Some(Image::at(path, *format))),
         };
         Self {
+            index,
             id: disk.id.as_ref().map(|id| id.as_str().to_owned()),
             image,
             access: disk.access(),
@@ -145,6 +121,7 @@ impl Drive {
 impl Drive {
     pub(super) fn new(image: &Path, format: DiskFormat) -> Self {
         Self {
+            index: Some(0),
             id: None,
             image: Some(Image::at(image, format)),
             access: Access::default(),
@@ -152,15 +129,54 @@ impl Drive {
     }
 }
 
+impl Device {
+    /// Brings the part of the specification that the device is made of up to date.
+    fn note(&self, effect: &Effect, spec: &mut MachineSpec) {
+        let index = self.drive.as_ref().and_then(|drive| drive.index);
+        let disk = index.and_then(|index| spec.disks.get_mut(index));
+        match effect {
+            Effect::Nothing => {}
+            Effect::Limits(limits) => {
+                let (bandwidth, iops) = (limits.bandwidth.map(rate), limits.iops.map(rate));
+                match disk {
+                    Some(disk) => (disk.bandwidth, disk.iops) = (bandwidth, iops),
+                    None if self.model == ENTROPY => {
+                        (spec.rng_bandwidth, spec.rng_iops) = (bandwidth, iops);
+                    }
+                    None => {}
+                }
+            }
+            Effect::Image(image) => {
+                if let Some(disk) = disk {
+                    disk.path.clone_from(&image.path);
+                }
+            }
+            Effect::BalloonBytes(bytes) => {
+                if let Some(balloon) = &mut spec.balloon {
+                    balloon.size = Some(SizeSpec::Bytes(*bytes));
+                }
+            }
+            Effect::StatisticsInterval(seconds) => {
+                if let Some(balloon) = &mut spec.balloon {
+                    balloon.stats_seconds = (*seconds).into();
+                }
+            }
+        }
+    }
+}
+
+fn rate(bucket: BucketSpec) -> RateSpec {
+    RateSpec {
+        size: SizeSpec::Bytes(bucket.size),
+        burst: Some(SizeSpec::Bytes(bucket.burst)),
+        refill_ms: bucket.refill_ms,
+    }
+}
+
 #[cfg(test)]
 impl Machine {
     pub(super) fn for_tests(plan: MachinePlan, devices: Vec<Device>) -> Self {
-        Self {
-            plan,
-            initrd: None,
-            devices,
-            networks: Vec::new(),
-        }
+        Self { plan, devices }
     }
 }
 
@@ -201,12 +217,8 @@ impl Machine {
             name,
             handle,
         });
-        let devices = devices.collect();
-        let initrd = blueprint.initrd.as_deref();
         Self {
-            initrd: initrd.map(|path| path.display().to_string()),
-            devices,
-            networks: blueprint.devices.iter().filter_map(network).collect(),
+            devices: devices.collect(),
             plan,
         }
     }
@@ -249,12 +261,18 @@ impl Machine {
         })
     }
 
-    /// Remembers what was changed.
-    pub(super) fn apply(&mut self, place: usize, effects: Vec<Effect>) {
+    /// Remembers what was changed, and notes it where the machine is described.
+    pub(super) fn apply(
+        &mut self,
+        place: usize,
+        effects: Vec<Effect>,
+        description: &mut Description,
+    ) {
         let Some(device) = self.devices.get_mut(place) else {
             return;
         };
         for effect in effects {
+            device.note(&effect, &mut description.spec);
             match effect {
                 Effect::Nothing => {}
                 Effect::Limits(limits) => device.limits = limits,
@@ -268,56 +286,6 @@ impl Machine {
                     device.balloon.statistics_interval_s = seconds;
                 }
             }
-        }
-    }
-
-    /// The balloon's set-up.
-    pub(super) fn balloon(&self) -> Result<Balloon, ApiError> {
-        let place = self.of_model(BALLOON)?;
-        let device = self.devices.get(place).ok_or_else(super::gone)?;
-        Ok(device.balloon.view())
-    }
-
-    pub(super) fn instance(&self) -> InstanceInfo {
-        InstanceInfo {
-            id: NAMELESS.to_owned(),
-            state: "Running",
-            vmm_version: COMPATIBLE_VERSION,
-            app_name: APP_NAME,
-            coracle_version: VERSION,
-        }
-    }
-
-    pub(super) fn config(&self) -> MachineConfig {
-        MachineConfig {
-            vcpu_count: self.plan.vcpus,
-            mem_size_mib: self.plan.memory.bytes / MIB,
-            smt: false,
-            track_dirty_pages: false,
-            huge_pages: if self.plan.memory.hugepages {
-                "2M"
-            } else {
-                "None"
-            },
-        }
-    }
-
-    pub(super) fn vm_config(&self) -> VmConfig {
-        let entropy = self.devices.iter().find(|one| one.model == ENTROPY);
-        let balloon = self.devices.iter().find(|one| one.model == BALLOON);
-        VmConfig {
-            balloon: balloon.map(|device| device.balloon.view()),
-            drives: self.devices.iter().filter_map(drive_config).collect(),
-            boot_source: BootSource {
-                kernel_image_path: self.plan.kernel.image.clone(),
-                initrd_path: self.initrd.clone(),
-                boot_args: self.plan.cmdline.clone(),
-            },
-            machine_config: self.config(),
-            entropy: entropy.map(|device| Entropy {
-                rate_limiter: rate_limiter(device.limits),
-            }),
-            network_interfaces: self.networks.clone(),
         }
     }
 
@@ -343,38 +311,6 @@ impl Machine {
     }
 }
 
-/// A drive as Firecracker's clients see it; none for the built-in guest's system image.
-fn drive_config(device: &Device) -> Option<DriveConfig> {
-    let drive = device.drive.as_ref()?;
-    let image = drive.image.as_ref()?;
-    Some(DriveConfig {
-        drive_id: drive.id.clone().unwrap_or_else(|| device.name.clone()),
-        path_on_host: image.path.display().to_string(),
-        is_root_device: false,
-        is_read_only: drive.access.read_only,
-        rate_limiter: rate_limiter(device.limits),
-    })
-}
-
-/// A network interface as Firecracker's clients see it.
-fn network(device: &DeviceBlueprint) -> Option<NetworkInterface> {
-    let DeviceKind::VirtioNet(_, net) = &device.kind else {
-        return None;
-    };
-    let tap = match &net.link {
-        LinkConfig::Tap(tap) => tap.name.clone(),
-        LinkConfig::User { .. } | LinkConfig::Passt { .. } => None,
-    };
-    Some(NetworkInterface {
-        iface_id: device.name.clone(),
-        host_dev_name: tap.unwrap_or_default(),
-        guest_mac: Some(net.mac.to_string()),
-        rx_rate_limiter: rate_limiter(spec_of(net.rx)),
-        tx_rate_limiter: rate_limiter(spec_of(net.tx)),
-        mtu: net.link.mtu(),
-    })
-}
-
 /// The limits that a device was built with.
 fn spec_of(limits: Limits) -> LimitsSpec {
     let bucket = |bucket: limit::BucketSpec| BucketSpec {
@@ -386,11 +322,4 @@ fn spec_of(limits: Limits) -> LimitsSpec {
         bandwidth: limits.bytes.map(bucket),
         iops: limits.operations.map(bucket),
     }
-}
-
-fn rate_limiter(limits: LimitsSpec) -> Option<RateLimiter> {
-    (limits != LimitsSpec::default()).then_some(RateLimiter {
-        bandwidth: limits.bandwidth.map(Into::into),
-        ops: limits.iops.map(Into::into),
-    })
 }

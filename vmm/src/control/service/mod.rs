@@ -12,16 +12,16 @@ mod machine;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use api::error::{ApiError, Code, Dialect};
-use api::firecracker::{COMPATIBLE_VERSION, Version};
+use api::error::{ApiError, Code};
 use api::http::Response;
 use api::machine::MachineState;
 use api::request::{self, Call, Read};
-use api::server::{Server, Ticket};
+use api::spec::SizeSpec;
 use devices::tty::UserRequest;
 use devices::virtio::SlotHandle;
 use rustix::event::{PollFd, PollFlags};
 
+use super::front::{Client, Front};
 use super::stop::Event;
 use crate::blueprint::Blueprint;
 use change::Change;
@@ -34,12 +34,8 @@ const DEVICE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the answer of a device that takes its time is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Who is to be answered, and in which language.
-#[derive(Debug)]
-struct Client {
-    ticket: Ticket,
-    dialect: Dialect,
-}
+/// The state of a machine whose vCPUs run.
+const STATE: MachineState = MachineState::Running;
 
 /// What follows from a call.
 #[derive(Debug)]
@@ -55,7 +51,7 @@ enum Begun {
 /// The API of one machine.
 #[derive(Debug)]
 pub(crate) struct Api {
-    server: Server,
+    front: Front,
     machine: Machine,
     /// What is being carried out, oldest first.
     jobs: VecDeque<Job>,
@@ -65,13 +61,17 @@ pub(crate) struct Api {
 impl Api {
     /// The API of the machine that was built from `blueprint`.
     pub(crate) fn new(
-        server: Server,
+        mut front: Front,
         blueprint: &Blueprint,
         handles: Vec<(String, SlotHandle)>,
     ) -> Self {
+        let machine = Machine::new(blueprint, handles);
+        // What was left to the monitor to choose is known now.
+        let memory = SizeSpec::Bytes(blueprint.memory.bytes);
+        front.description.spec.memory.get_or_insert(memory);
         Self {
-            server,
-            machine: Machine::new(blueprint, handles),
+            front,
+            machine,
             jobs: VecDeque::new(),
             now: Instant::now(),
         }
@@ -79,25 +79,25 @@ impl Api {
 
     /// Adds the descriptors to be polled, and for what.
     pub(crate) fn watch<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        self.server.watch(fds);
+        self.front.server.watch(fds);
     }
 
     /// When the next turn is due whatever the descriptors do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let look = self.now.checked_add(LOOK_AGAIN);
         let look = look.filter(|_| !self.jobs.is_empty());
-        self.server.deadline().into_iter().chain(look).min()
+        self.front.server.deadline().into_iter().chain(look).min()
     }
 
     /// Serves the clients; `ready` is what poll said of the descriptors of `watch`. What the
     /// machine's life is to know comes back.
     pub(crate) fn turn(&mut self, ready: &[PollFlags], now: Instant) -> Vec<Event> {
         self.now = now;
-        self.server.turn(ready, now);
+        self.front.server.turn(ready, now);
         let mut events = Vec::new();
-        while let Some((ticket, request)) = self.server.take() {
-            match request::read(&request, MachineState::Running) {
-                Read::Refused(response) => self.server.answer(ticket, &response),
+        while let Some((ticket, request)) = self.front.server.take() {
+            match request::read(&request, STATE) {
+                Read::Refused(response) => self.front.server.answer(ticket, &response),
                 Read::Call(call, dialect) => {
                     let client = Client { ticket, dialect };
                     events.extend(self.begin(call, client));
@@ -111,11 +111,11 @@ impl Api {
     /// Answers what can be answered at once and makes a job of the rest.
     fn begin(&mut self, call: Call, client: Client) -> Option<Event> {
         let mut event = None;
-        let response = match self.judge(call) {
-            Ok(Begun::Told(response)) => response,
+        let outcome = match self.judge(call) {
+            Ok(Begun::Told(response)) => Ok(response),
             Ok(Begun::Event(happened)) => {
                 event = Some(happened);
-                Response::done()
+                Ok(Response::done())
             }
             Ok(Begun::Work(device, work)) => {
                 let deadline = self.now + DEVICE_PATIENCE;
@@ -123,9 +123,9 @@ impl Api {
                     .push_back(Job::new(client, device, *work, deadline));
                 return None;
             }
-            Err(error) => error.response(client.dialect),
+            Err(error) => Err(error),
         };
-        self.server.answer(client.ticket, &response);
+        self.front.answer(client, outcome);
         event
     }
 
@@ -135,18 +135,7 @@ impl Api {
         let work = |place, work| Ok(Begun::Work(place, Box::new(work)));
         let change = |place, change| work(Some(place), Work::Waiting(change));
         match call {
-            Call::Instance => told(Response::json(200, &machine.instance())),
-            Call::Version => {
-                let firecracker_version = COMPATIBLE_VERSION;
-                told(Response::json(
-                    200,
-                    &Version {
-                        firecracker_version,
-                    },
-                ))
-            }
-            Call::MachineConfig => told(Response::json(200, &machine.config())),
-            Call::VmConfig => told(Response::json(200, &machine.vm_config())),
+            Call::Tell(topic) => told(self.front.description.tell(topic, STATE)?),
             Call::Machine => told(Response::json(200, &machine.view())),
             Call::PressPowerButton => Ok(Begun::Event(Event::Request(UserRequest::PowerButton))),
             Call::Drive { id, change: wanted } => {
@@ -159,11 +148,16 @@ impl Api {
                 change(machine.of_model(machine::BALLOON)?, Change::Balloon(wanted))
             }
             Call::Devices => work(None, Work::devices(machine)),
-            Call::Balloon => told(Response::json(200, &machine.balloon()?)),
             Call::BalloonStatistics => {
                 let place = machine.of_model(machine::BALLOON)?;
                 work(None, Work::balloon(machine, place))
             }
+            // The table of routes lets none of these through after the start.
+            Call::Describe(_) | Call::Start => Err(ApiError::new(
+                Code::WrongState,
+                "the machine is started already",
+                "",
+            )),
         }
     }
 
@@ -174,7 +168,7 @@ impl Api {
             let blocked = job.device.is_some_and(|place| busy.contains(&place));
             let outcome = match blocked {
                 true => None,
-                false => job.advance(&mut self.machine),
+                false => job.advance(&mut self.machine, &mut self.front.description),
             };
             let late = self.now >= job.deadline;
             let (outcome, over) = match outcome {
@@ -183,8 +177,7 @@ impl Api {
                 None => (None, false),
             };
             if let Some((outcome, client)) = outcome.zip(job.take_client(over || late)) {
-                let response = outcome.unwrap_or_else(|error| error.response(client.dialect));
-                self.server.answer(client.ticket, &response);
+                self.front.answer(client, outcome);
             }
             if !over {
                 busy.extend(job.device);

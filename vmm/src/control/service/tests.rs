@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use api::machine::MachineState;
 use api::plan::{ConsolePlan, Hex, HostNeeds, KernelPlan, MachinePlan, MemoryPlan};
-use api::server::Limits;
-use api::spec::DiskFormat;
+use api::server::{Limits, Server};
+use api::spec::{DiskFormat, DiskSpec, KernelFormat, KernelProtocol, KernelSpec, MachineSpec};
 use devices::IrqLine;
 use devices::inspect::Report;
 use devices::virtio::{
@@ -17,6 +17,7 @@ use devices::virtio::{
 };
 use rustix::event::{Timespec, poll};
 
+use super::super::description::Description;
 use super::machine::Device;
 use super::*;
 
@@ -91,8 +92,21 @@ impl Rig {
         let connected = connect("disk0".into(), device, ram, line).unwrap();
         let drive = Device::drive_for_tests("disk0", connected.handle, &image);
         let now = Instant::now();
+        let spec = MachineSpec {
+            kernel: Some(KernelSpec {
+                path: "kernel".into(),
+                format: KernelFormat::Auto,
+                protocol: KernelProtocol::Auto,
+            }),
+            disks: vec![DiskSpec {
+                path: image.clone(),
+                ..DiskSpec::default()
+            }],
+            ..MachineSpec::default()
+        };
+        let server = Server::new(None, Limits::default());
         let api = Api {
-            server: Server::new(None, Limits::default()),
+            front: Front::new(server, Description::new(None, spec)),
             machine: Machine::for_tests(plan(), vec![drive]),
             jobs: VecDeque::new(),
             now,
@@ -113,7 +127,7 @@ impl Rig {
     fn client(&mut self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        self.api.server.adopt(ours, self.now).unwrap();
+        self.api.front.server.adopt(ours, self.now).unwrap();
         theirs
     }
 

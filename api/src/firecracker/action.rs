@@ -1,0 +1,22 @@
+//! Things that a machine can do.
+
+use serde::Deserialize;
+
+/// `PUT /actions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// Which.
+    pub action_type: ActionType,
+}
+
+/// What `PUT /actions` can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum ActionType {
+    /// Start the guest.
+    InstanceStart,
+    /// Ask the guest to stop: the power button here.
+    SendCtrlAltDel,
+    /// Write the metrics.
+    FlushMetrics,
+}

@@ -1,0 +1,45 @@
+//! All that a machine was made of.
+
+use serde::Serialize;
+
+use super::{Balloon, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Words};
+use crate::spec::MachineSpec;
+
+/// `GET /vm/config`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VmConfig {
+    /// The balloon, where there is one.
+    pub balloon: Option<Balloon>,
+    /// The disks.
+    pub drives: Vec<Drive>,
+    /// What is started.
+    pub boot_source: BootSource,
+    /// The size of the machine.
+    pub machine_config: MachineConfig,
+    /// The source of random numbers, where there is one.
+    pub entropy: Option<Entropy>,
+    /// Network interfaces.
+    pub network_interfaces: Vec<NetworkInterface>,
+}
+
+impl VmConfig {
+    /// What a machine was made of.
+    #[must_use]
+    pub fn of(spec: &MachineSpec, words: Words) -> Self {
+        let disks = spec.disks.iter().enumerate();
+        let nets = spec.nets.iter().enumerate();
+        Self {
+            balloon: spec.balloon.as_ref().map(Balloon::of),
+            drives: disks
+                .map(|(index, disk)| Drive::of(spec.disk_name(index), disk))
+                .collect(),
+            boot_source: BootSource::of(spec),
+            machine_config: MachineConfig::of(spec, words),
+            entropy: Entropy::of(spec),
+            network_interfaces: nets
+                .map(|(index, net)| NetworkInterface::of(spec.net_name(index), net))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Network interfaces.
+
+use serde::Serialize;
+
+use super::RateLimiter;
+use crate::spec::{FlowSpec, NetSpec};
+
+/// A network interface in [`super::VmConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkInterface {
+    /// Its name.
+    pub iface_id: String,
+    /// The tap; empty for what has no name on the host.
+    pub host_dev_name: String,
+    /// The guest's Ethernet address, where it was said.
+    pub guest_mac: Option<String>,
+    /// What the guest may receive.
+    pub rx_rate_limiter: Option<RateLimiter>,
+    /// What the guest may send.
+    pub tx_rate_limiter: Option<RateLimiter>,
+    /// The largest packet, where it was said.
+    pub mtu: Option<u64>,
+}
+
+impl NetworkInterface {
+    /// The interface that a machine was given, under the name by which it is changed.
+    #[must_use]
+    pub fn of(iface_id: String, net: &NetSpec) -> Self {
+        let limiter =
+            |flow: &FlowSpec| RateLimiter::of(flow.bandwidth.as_ref(), flow.packets.as_ref());
+        Self {
+            iface_id,
+            host_dev_name: net.name.clone().unwrap_or_default(),
+            guest_mac: net.mac.clone(),
+            rx_rate_limiter: limiter(&net.rx),
+            tx_rate_limiter: limiter(&net.tx),
+            mtu: net.mtu,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Machines that are described and started through their API: `coracle vmm`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use api::client::{Answer, Client};
+use api::http::Method;
+use boot_tests::{client, code, judge};
+use harness::vm::SHORTLY;
+use harness::{Machine, TestVm, guests, skip};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// A monitor that waits for its machine to be described.
+struct Waiting {
+    machine: Machine,
+    client: Client,
+    folder: PathBuf,
+}
+
+impl Waiting {
+    fn new(vm: TestVm) -> Result<Waiting> {
+        let (socket, folder) = (vm.socket(), vm.folder().to_owned());
+        let machine = vm.boot()?;
+        let client = client(&socket)?;
+        Ok(Waiting {
+            machine,
+            client,
+            folder,
+        })
+    }
+
+    fn put(&mut self, path: &str, body: &Value) -> Result<Answer> {
+        let body = body.to_string();
+        let body = Some(body.as_bytes());
+        Ok(self.client.request(Method::Put, path, body)?)
+    }
+
+    /// Describes a machine of 32 MiB with `image` as its kernel.
+    fn describe(&mut self, image: &[u8]) -> Result<()> {
+        let kernel = self.folder.join("kernel");
+        std::fs::write(&kernel, image)?;
+        for (path, body) in [
+            (
+                "/machine-config",
+                json!({"vcpu_count": 1, "mem_size_mib": 32}),
+            ),
+            ("/boot-source", json!({"kernel_image_path": kernel})),
+        ] {
+            let answer = self.put(path, &body)?;
+            anyhow::ensure!(answer.status == 204, "{path}: {answer:?}");
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<Answer> {
+        self.put("/actions", &json!({"action_type": "InstanceStart"}))
+    }
+
+    fn state(&mut self) -> Result<Value> {
+        Ok(self.client.get("/")?.json()["state"].take())
+    }
+}
+
+#[test]
+fn a_machine_is_described_and_started_through_its_api() {
+    if skip::without_kvm() {
+        return;
+    }
+    let vm = TestVm::served().unwrap().args(&["--id", "vm-1"]);
+    let disk = vm.file("disk", &[0; 4096]).unwrap();
+    let mut waiting = Waiting::new(vm).unwrap();
+    let instance = waiting.client.get("/").unwrap().json();
+    assert_eq!(instance["id"], "vm-1");
+    assert_eq!(instance["state"], "Not started");
+    waiting.describe(&guests::echo()).unwrap();
+    let drive = json!({"drive_id": "d", "path_on_host": disk, "is_root_device": false});
+    assert_eq!(waiting.put("/drives/d", &drive).unwrap().status, 204);
+    let described = waiting.client.get("/vm/config").unwrap().json();
+    assert_eq!(waiting.start().unwrap().status, 204);
+    assert_eq!(waiting.state().unwrap(), "Running");
+    assert_eq!(waiting.client.get("/vm/config").unwrap().json(), described);
+    assert_eq!(waiting.start().unwrap().status, 400);
+    let patch = json!({"drive_id": "d", "path_on_host": disk});
+    assert_eq!(
+        waiting.client.patch("/drives/d", &patch).unwrap().status,
+        204
+    );
+    waiting.machine.send("q").unwrap();
+    let exit = waiting.machine.exit(SHORTLY).unwrap();
+    assert_eq!(exit.code, Some(code::RESET), "{exit:?}");
+}
+
+#[test]
+fn a_start_that_fails_is_explained_and_can_be_tried_again() {
+    if skip::without_kvm() {
+        return;
+    }
+    let mut waiting = Waiting::new(TestVm::served().unwrap()).unwrap();
+    waiting.describe(b"no kernel").unwrap();
+    for _ in 0..2 {
+        let refused = waiting.start().unwrap();
+        assert_eq!(refused.status, 400, "{refused:?}");
+        let message = refused.json()["fault_message"].to_string();
+        assert!(message.contains("kernel"), "{message}");
+        assert_eq!(waiting.state().unwrap(), "Not started");
+    }
+    waiting.describe(&guests::hello_reset()).unwrap();
+    assert_eq!(waiting.start().unwrap().status, 204);
+    let exit = waiting.machine.exit(SHORTLY).unwrap();
+    assert_eq!(exit.code, Some(code::RESET), "{exit:?}");
+    assert!(exit.stdout.ends_with(guests::HELLO.as_bytes()), "{exit:?}");
+}
+
+#[test]
+fn a_signal_ends_a_monitor_that_waits() {
+    let waiting = Waiting::new(TestVm::served().unwrap()).unwrap();
+    waiting.machine.signal(Signal::TERM).unwrap();
+    let socket = waiting.folder.join("api.sock");
+    let exit = waiting.machine.exit(SHORTLY).unwrap();
+    assert_eq!(exit.code, Some(code::POWERED_OFF), "{exit:?}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_ends_it_at_once() {
+    let vm = TestVm::served().unwrap();
+    std::fs::write(vm.socket(), "x").unwrap();
+    let exit = vm.run().unwrap();
+    judge(&exit, code::INPUT, &["is a file, not a socket"]).unwrap();
+}

@@ -1,0 +1,78 @@
+//! What a machine is, in the words of those who described it. It answers every question of what
+//! was asked for, in every state of the machine; what is changed while the guest runs is noted.
+
+use api::error::{ApiError, Code};
+use api::firecracker::{Balloon, InstanceInfo, MachineConfig, NAMELESS, Version, VmConfig, Words};
+use api::http::Response;
+use api::machine::{MachineState, MachineView};
+use api::request::Topic;
+use api::spec::{MachineSpec, SizeSpec};
+
+/// Coracle's own version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A machine as it was described.
+#[derive(Clone, Debug)]
+pub struct Description {
+    id: String,
+    pub(super) spec: MachineSpec,
+    pub(super) words: Words,
+}
+
+impl Description {
+    /// The machine of `spec`, which is called `id` if it has a name.
+    #[must_use]
+    pub fn new(id: Option<String>, spec: MachineSpec) -> Self {
+        Self {
+            id: id.unwrap_or_else(|| NAMELESS.to_owned()),
+            spec,
+            words: Words::default(),
+        }
+    }
+
+    /// The specification that has come of it.
+    #[must_use]
+    pub fn spec(&self) -> &MachineSpec {
+        &self.spec
+    }
+
+    /// Tells what is asked of a machine in `state`.
+    pub(super) fn tell(&self, topic: Topic, state: MachineState) -> Result<Response, ApiError> {
+        let (spec, words) = (&self.spec, self.words);
+        Ok(match topic {
+            Topic::Instance => Response::json(200, &InstanceInfo::new(&self.id, state)),
+            Topic::Version => Response::json(200, &Version::SPOKEN),
+            Topic::MachineConfig => Response::json(200, &MachineConfig::of(spec, words)),
+            Topic::VmConfig => Response::json(200, &VmConfig::of(spec, words)),
+            Topic::Balloon => {
+                let balloon = spec.balloon.as_ref().ok_or_else(no_balloon)?;
+                Response::json(200, &Balloon::of(balloon))
+            }
+        })
+    }
+
+    /// The machine, which is not started: nothing is planned yet.
+    pub(super) fn view(&self) -> MachineView {
+        let spec = &self.spec;
+        let kernel = spec.kernel.as_ref();
+        let memory = spec.memory.as_ref().map(SizeSpec::bytes);
+        MachineView {
+            state: MachineState::NotStarted,
+            pid: std::process::id(),
+            version: VERSION,
+            kernel: kernel.map_or("built-in".into(), |one| one.path.display().to_string()),
+            cmdline: spec.cmdline.clone(),
+            vcpus: u32::try_from(spec.cpus).unwrap_or(u32::MAX),
+            memory_bytes: memory.and_then(Result::ok).unwrap_or_default(),
+            devices: Vec::new(),
+        }
+    }
+}
+
+fn no_balloon() -> ApiError {
+    ApiError::new(
+        Code::UnknownDevice,
+        "the machine has no virtio-balloon",
+        "GET /vm/config tells what it has",
+    )
+}

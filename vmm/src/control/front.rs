@@ -1,0 +1,62 @@
+//! What of a machine's API outlives its start: its clients, and what is known of the machine.
+
+use api::error::{ApiError, Dialect};
+use api::http::Response;
+use api::server::{Server, Ticket};
+use api::spec::MachineSpec;
+
+use super::description::Description;
+
+/// Who is to be answered, and in which language.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) ticket: Ticket,
+    pub(super) dialect: Dialect,
+}
+
+/// The side of a machine that its API's clients see, whatever the machine's state.
+#[derive(Debug)]
+pub struct Front {
+    pub(super) server: Server,
+    pub(super) description: Description,
+    /// Who has asked for the start. The answer waits for how it goes.
+    pub(super) starter: Option<Client>,
+}
+
+impl Front {
+    /// Serves those who connect to `server`.
+    #[must_use]
+    pub fn new(server: Server, description: Description) -> Self {
+        Self {
+            server,
+            description,
+            starter: None,
+        }
+    }
+
+    /// The machine as it is described now.
+    #[must_use]
+    pub fn spec(&self) -> &MachineSpec {
+        self.description.spec()
+    }
+
+    /// Tells who asked for it that the machine runs.
+    pub(crate) fn started(&mut self) {
+        if let Some(client) = self.starter.take() {
+            self.answer(client, Ok(Response::done()));
+        }
+    }
+
+    /// Tells who asked for it why the machine was not started.
+    pub fn not_started(&mut self, error: ApiError) {
+        if let Some(client) = self.starter.take() {
+            self.answer(client, Err(error));
+        }
+    }
+
+    /// Answers a client once.
+    pub(super) fn answer(&mut self, client: Client, outcome: Result<Response, ApiError>) {
+        let response = outcome.unwrap_or_else(|error| error.response(client.dialect));
+        self.server.answer(client.ticket, &response);
+    }
+}

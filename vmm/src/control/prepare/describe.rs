@@ -1,0 +1,74 @@
+//! How a request changes what a machine will be: all of it or, where it is refused, nothing.
+
+use api::error::{ApiError, Code};
+use api::firecracker::BootSource;
+use api::request::Part;
+use api::spec::{DiskSpec, MachineSpec};
+
+use super::check;
+use crate::control::description::Description;
+
+impl Description {
+    /// Takes a part over.
+    ///
+    /// # Errors
+    /// When it cannot be had; nothing has changed then.
+    pub(super) fn describe(&mut self, part: Part) -> Result<(), ApiError> {
+        let mut next = self.clone();
+        let spec = &mut next.spec;
+        match part {
+            Part::Machine(machine) => {
+                *spec = *machine;
+                check::all(spec)?;
+            }
+            Part::Size(patch) => {
+                patch.apply(spec, &mut next.words)?;
+                check::size(spec)?;
+            }
+            Part::BootSource(source) => {
+                boot_from(spec, source);
+                check::boot_source(spec)?;
+            }
+            Part::Disk(disk) => {
+                let place = put_disk(spec, *disk)?;
+                check::disk(spec, place)?;
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+fn boot_from(spec: &mut MachineSpec, source: BootSource) {
+    spec.kernel = Some(source.kernel());
+    spec.initrd = source.initrd_path;
+    // Without words of the user's, the monitor's choice.
+    spec.default_cmdline = source.boot_args.is_none();
+    spec.cmdline = source.boot_args.unwrap_or_default();
+}
+
+/// Puts a disk in the place of the one of the same name, or behind all others; the one with the
+/// root is the first, as the guest names it then.
+fn put_disk(spec: &mut MachineSpec, disk: DiskSpec) -> Result<usize, ApiError> {
+    let disks = &mut spec.disks;
+    let same = disks.iter().position(|one| one.id == disk.id);
+    let root = disks.iter().position(|one| one.root);
+    if disk.root && root.is_some_and(|root| Some(root) != same) {
+        return Err(ApiError::new(
+            Code::InvalidValue,
+            "A root block device already exists!",
+            "only one drive can have is_root_device",
+        )
+        .of_field("is_root_device"));
+    }
+    if let Some(same) = same {
+        disks.remove(same);
+    }
+    let place = match same {
+        _ if disk.root => 0,
+        Some(same) => same,
+        None => disks.len(),
+    };
+    disks.insert(place, disk);
+    Ok(place)
+}
