@@ -114,7 +114,8 @@ impl Connection {
     }
 
     pub(super) fn deadline(&self, limits: &Limits, now: Instant) -> Option<Instant> {
-        if self.unread && self.state == State::Receiving {
+        // One that ended after the turn's beginning is let go in the next.
+        if self.is_closed() || (self.unread && self.state == State::Receiving) {
             return Some(now);
         }
         self.since.checked_add(self.patience(limits)?)

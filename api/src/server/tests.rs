@@ -396,6 +396,21 @@ fn a_client_that_waits_for_leave_to_send_gets_it() {
 }
 
 #[test]
+fn a_client_that_goes_within_a_request_is_let_go_at_once() {
+    let mut rig = Rig::new();
+    let mut client = rig.client();
+    client.write_all(b"GET /a HT").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    // The bytes, then the end.
+    rig.turn();
+    rig.turn();
+    let due = rig.server.deadline().is_some_and(|at| at <= rig.now);
+    assert!(due, "nothing that is polled would tell of it");
+    rig.turn();
+    assert_eq!((rig.count(), come(&mut client).1), (0, true));
+}
+
+#[test]
 fn an_answer_to_head_has_no_body() {
     let mut rig = Rig::new();
     let mut client = rig.client();
