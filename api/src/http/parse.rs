@@ -191,13 +191,40 @@ impl Parser {
             Ok(httparse::Status::Partial) if window.len() < HEAD_BYTES => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(Malformed::HeadTooLong),
             Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooManyHeaders),
-            Err(httparse::Error::Version) => return Err(Malformed::Version),
+            Err(httparse::Error::Version) => match version(window) {
+                Some(error) => return Err(error),
+                None if window.len() < HEAD_BYTES => return Ok(None),
+                None => return Err(Malformed::HeadTooLong),
+            },
             Err(error) => return Err(Malformed::Syntax(error)),
         };
         let head = read(&request, window.get(..len).unwrap_or_default())?;
         self.start = self.start.saturating_add(len);
         Ok(Some(head))
     }
+}
+
+/// What is wrong with a version that is not ours: it is another one, or none at all. None where
+/// that cannot be told yet.
+fn version(head: &[u8]) -> Option<Malformed> {
+    let none = Some(Malformed::Syntax(httparse::Error::Version));
+    // Empty lines before a request are let be (RFC 9112, 2.2).
+    let lines = head.iter().position(|byte| !b"\r\n".contains(byte));
+    let line = head.get(lines?..).unwrap_or_default();
+    let Some(word) = line.splitn(3, |&byte| byte == b' ').nth(2) else {
+        return none;
+    };
+    for (place, wanted) in b"HTTP/0.0".iter().enumerate() {
+        let byte = word.get(place)?;
+        let good = match wanted {
+            b'0' => byte.is_ascii_digit(),
+            letter => byte == letter,
+        };
+        if !good {
+            return none;
+        }
+    }
+    Some(Malformed::Version)
 }
 
 /// What the parsed head of a request, which is `text`, says.

@@ -286,12 +286,25 @@ const MESSAGES: &[(&[u8], Malformed)] = &[
         b"GET /\x01 HTTP/1.1\r\n\r\n",
         Malformed::Syntax(Error::Token),
     ),
-    (b"GET /a b HTTP/1.1\r\n\r\n", Malformed::Version),
+    (
+        b"GET /a b HTTP/1.1\r\n\r\n",
+        Malformed::Syntax(Error::Version),
+    ),
     (b"GET / HTTP/2.0\r\n\r\n", Malformed::Version),
     (b"GET / HTTP/1.2\r\n\r\n", Malformed::Version),
     (b"GET / HTTP/0.9\r\n\r\n", Malformed::Version),
-    (b"GET / HTTP/11.1\r\n\r\n", Malformed::Version),
-    (b"GET / http/1.1\r\n\r\n", Malformed::Version),
+    (b"\r\n\r\nGET / HTTP/2.0\r\n\r\n", Malformed::Version),
+    (
+        b"GET / HTTP/11.1\r\n\r\n",
+        Malformed::Syntax(Error::Version),
+    ),
+    (b"GET / http/1.1\r\n\r\n", Malformed::Syntax(Error::Version)),
+    (b"GET / HTTP/2\r\n\r\n", Malformed::Syntax(Error::Version)),
+    (b"GET / FTP/1.1\r\n\r\n", Malformed::Syntax(Error::Version)),
+    (
+        b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n\r\n",
+        Malformed::Syntax(Error::Version),
+    ),
     (
         b"GET / HTTP/1.1x\r\n\r\n",
         Malformed::Syntax(Error::NewLine),
@@ -334,6 +347,9 @@ fn malformed_messages() {
     check(long_header.as_bytes(), Malformed::HeadTooLong);
     check(&[b'\r', b'\n'].repeat(5000), Malformed::HeadTooLong);
     check(many.as_bytes(), Malformed::TooManyHeaders);
+    // A version that begins before the limit and would end behind it.
+    let late = format!("GET /{} HTTP/2.0\r\n\r\n", "a".repeat(HEAD_BYTES - 13));
+    check(late.as_bytes(), Malformed::HeadTooLong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(HEADERS.len() + MESSAGES.len() >= 60);
 }
