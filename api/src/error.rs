@@ -1,6 +1,8 @@
 //! Errors of the API: a closed set of codes, each with its status, and sentences that say what is
 //! wrong and what to do.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::http::{Malformed, Response};
@@ -13,6 +15,9 @@ pub enum Dialect {
     /// Ours, below `/coracle/v1`: the status says what kind of error it is.
     Coracle,
 }
+
+/// The most of a client's own words that it is told in an error.
+const MOST_LETTERS: usize = 400;
 
 /// What kind of error it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,16 +149,30 @@ impl ApiError {
     }
 
     fn written(&self, status: u16, fault_message: bool) -> Response {
+        let message = &*shortened(&self.message);
+        let field = self.field.as_deref().map(shortened);
         let body = Body {
-            fault_message: fault_message.then_some(&self.message),
+            fault_message: fault_message.then_some(message),
             code: self.code,
-            field: self.field.as_deref(),
-            message: &self.message,
+            field: field.as_deref(),
+            message,
             hint: &self.hint,
             retryable: self.code.retryable(),
         };
         Response::json(status, &body)
     }
+}
+
+/// The text without its middle, where it is long: its beginning says what is wrong, its end where.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let letters = text.chars().count();
+    if letters <= MOST_LETTERS {
+        return text.into();
+    }
+    let half = MOST_LETTERS / 2;
+    let first: String = text.chars().take(half).collect();
+    let last: String = text.chars().skip(letters.saturating_sub(half)).collect();
+    format!("{first} … {last}").into()
 }
 
 impl From<Malformed> for ApiError {
@@ -189,5 +208,17 @@ mod tests {
         let ours = error.response(Dialect::Coracle);
         assert_eq!(ours.status, 404);
         assert!(!text(&ours).contains("fault_message"));
+    }
+
+    #[test]
+    fn a_long_text_is_told_by_its_ends() {
+        let long = format!("unknown field `{}`, see line 1", "é".repeat(10_000));
+        let told = shortened(&long);
+        assert!(told.starts_with("unknown field `é") && told.ends_with("é`, see line 1"));
+        assert_eq!(told.chars().count(), MOST_LETTERS + " … ".len() - 2);
+        let short = "é".repeat(MOST_LETTERS);
+        assert_eq!(shortened(&short), short.as_str());
+        let error = ApiError::new(Code::BadBody, long, "").of_field("é".repeat(10_000));
+        assert!(error.response(Dialect::Firecracker).body.len() < 4 * 1000);
     }
 }
