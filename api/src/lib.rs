@@ -27,3 +27,4 @@ pub mod routes;
 pub mod server;
 pub mod socket;
 pub mod spec;
+mod strict;

@@ -23,6 +23,7 @@ use crate::http::{Method, Request, Response};
 use crate::machine::MachineState;
 use crate::routes::{self, Route};
 use crate::spec::{DiskSpec, MachineSpec};
+use crate::strict;
 
 /// What a request asks of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ impl Asked<'_> {
 
     /// The body, whose fields are those of `T`.
     fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(self.body).map_err(|error| {
+        strict::from_slice(self.body).map_err(|error| {
             let text = error.to_string();
             let message = match self.dialect {
                 Dialect::Firecracker => {
