@@ -21,6 +21,7 @@ const MOST_LETTERS: usize = 400;
 
 /// What kind of error it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The bytes are no HTTP request that is answered.
@@ -102,7 +103,8 @@ pub struct ApiError {
 
 /// The error as it is written.
 #[derive(Serialize)]
-struct Body<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Error))]
+pub(crate) struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fault_message: Option<&'a str>,
     code: Code,

@@ -21,6 +21,8 @@ pub mod firecracker;
 pub mod http;
 pub mod limits;
 pub mod machine;
+#[cfg(test)]
+mod openapi;
 pub mod plan;
 pub mod request;
 pub mod routes;

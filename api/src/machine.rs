@@ -7,6 +7,7 @@ use crate::plan::DevicePlan;
 
 /// Where a machine is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MachineState {
     /// It is described and not started.
@@ -19,6 +20,7 @@ pub enum MachineState {
 
 /// A machine: `GET /coracle/v1/machine`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct MachineView {
     /// Where it is in its life.
     pub state: MachineState,
@@ -40,6 +42,7 @@ pub struct MachineView {
 
 /// What a device is and did: a row of `GET /coracle/v1/devices`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DeviceView {
     /// Its name in the machine.
     pub name: String,

@@ -104,6 +104,7 @@ pub struct ConsolePlan {
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DevicePlan {
     /// Its name, unique in the machine.
     pub name: String,
@@ -139,6 +140,7 @@ pub struct DevicePlan {
 
 /// A device's place on the PCI bus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PciPlan {
     /// Bus, device and function, as lspci writes them.
     pub address: String,
@@ -150,6 +152,7 @@ pub struct PciPlan {
 
 /// A range of ports or addresses that a device answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct WindowPlan {
     /// The first.
     pub start: Hex,

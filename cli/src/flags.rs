@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, and the sentence for arguments that make no
 //! sense. Flags are read as text here; what they mean is judged by `vmm::config`.
 
+pub(crate) mod api_command;
 mod balloon;
 pub(crate) mod boot;
 mod console_port;
@@ -59,6 +60,7 @@ struct VmmAlone {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    Api(api_command::Flags),
     Boot(Box<boot::Flags>),
     Disk(disk_command::Flags),
     Doctor(doctor::Flags),
@@ -71,6 +73,8 @@ enum Subcommands {
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// `coracle api`
+    Api(api_command::Flags),
     /// `coracle boot`
     Boot(Box<boot::Flags>),
     /// `coracle disk`
@@ -115,6 +119,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         _ => Arguments::try_parse_from(&arguments).map(|arguments| arguments.command),
     };
     match parsed {
+        Ok(Subcommands::Api(flags)) => Ok(Command::Api(flags)),
         Ok(Subcommands::Boot(flags)) => Ok(Command::Boot(flags)),
         Ok(Subcommands::Disk(flags)) => Ok(Command::Disk(flags)),
         Ok(Subcommands::Doctor(flags)) => Ok(Command::Doctor(flags)),

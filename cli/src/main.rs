@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
     match flags::parse(arguments)? {
+        Command::Api(flags) => flags.run(),
         Command::Boot(flags) => flags.run(),
         Command::Disk(flags) => flags.run(),
         Command::Doctor(flags) => flags.run(),

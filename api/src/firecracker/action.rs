@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 /// `PUT /actions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Action {
     /// Which.
@@ -12,6 +13,7 @@ pub struct Action {
 
 /// What `PUT /actions` can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum ActionType {
     /// Start the guest.
     InstanceStart,

@@ -7,6 +7,7 @@ use crate::spec::{BalloonSpec, SizeSpec};
 
 /// `PUT /balloon` and `GET /balloon`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Balloon {
     /// How much the guest is to give up, in MiB.
@@ -59,6 +60,7 @@ pub(crate) fn mebibytes(mib: u32) -> SizeSpec {
 
 /// `PATCH /balloon`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonPatch {
     /// How much the guest is to give up, in MiB.
@@ -67,6 +69,7 @@ pub struct BalloonPatch {
 
 /// `PATCH /balloon/statistics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonStatisticsPatch {
     /// How often the guest gives its statistics, in seconds; zero for never.

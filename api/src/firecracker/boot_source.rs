@@ -11,11 +11,14 @@ const BUILT_IN: &str = "built-in";
 
 /// `PUT /boot-source`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BootSource {
     /// The kernel, or `built-in`.
+    #[cfg_attr(test, schema(value_type = String))]
     pub kernel_image_path: PathBuf,
     /// The initial RAM disk.
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub initrd_path: Option<PathBuf>,
     /// The command line; without it the monitor chooses.
     pub boot_args: Option<String>,

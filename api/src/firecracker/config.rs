@@ -7,6 +7,7 @@ use crate::spec::MachineSpec;
 
 /// `GET /vm/config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct VmConfig {
     /// The balloon, where there is one.

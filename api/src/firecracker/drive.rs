@@ -10,6 +10,7 @@ use crate::spec::{DiskEngine, DiskSpec};
 
 /// `PUT /drives/{id}`, and a drive in [`super::VmConfig`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Drive {
     /// The name that changes it.
@@ -24,17 +25,20 @@ pub struct Drive {
     /// Whether the guest may only read.
     pub is_read_only: Option<bool>,
     /// The image.
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
     /// Its limits.
     pub rate_limiter: Option<RateLimiter>,
     /// How the host reads and writes it.
     pub io_engine: Option<IoEngine>,
     /// The socket of a program that plays the drive; there is none here.
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
 }
 
 /// Whether a guest's flush is carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum CacheType {
     /// Firecracker does not tell the guest that it can flush.
     #[default]
@@ -45,6 +49,7 @@ pub enum CacheType {
 
 /// How the host reads and writes an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum IoEngine {
     /// By system calls.
     Sync,
@@ -112,6 +117,7 @@ impl Drive {
 
 /// `PATCH /drives/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DrivePatch {
     /// The name in the path once more.

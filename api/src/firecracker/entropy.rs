@@ -7,6 +7,7 @@ use crate::spec::MachineSpec;
 
 /// The source of random numbers in [`super::VmConfig`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Entropy {
     /// Its limits.
     pub rate_limiter: Option<RateLimiter>,

@@ -7,6 +7,7 @@ use crate::machine::MachineState;
 
 /// `GET /`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct InstanceInfo {
     /// The machine's name.
     pub id: String,
@@ -40,6 +41,7 @@ impl InstanceInfo {
 
 /// `GET /version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Version {
     /// The release whose API is spoken.
     pub firecracker_version: &'static str,

@@ -7,6 +7,7 @@ use crate::spec::{RateSpec, SizeSpec};
 
 /// Limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimiter {
     /// Of bytes.
@@ -34,6 +35,7 @@ impl RateLimiter {
 
 /// A token bucket. One of size or refill time zero is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenBucket {
     /// The tokens of a full bucket.

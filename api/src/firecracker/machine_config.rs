@@ -11,6 +11,7 @@ const MOST_VCPUS: u64 = 32;
 
 /// `PUT /machine-config` and `GET /machine-config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MachineConfig {
     /// Virtual CPUs.
@@ -33,7 +34,8 @@ pub struct MachineConfig {
 
 /// `PATCH /machine-config`: what is none stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct MachineConfigPatch {
     /// Virtual CPUs.
     pub vcpu_count: Option<u64>,
@@ -60,6 +62,7 @@ pub struct Words {
 
 /// The host's pages behind a guest's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum HugePages {
     /// Those of 4 KiB.
     #[default]
@@ -73,6 +76,7 @@ pub enum HugePages {
 
 /// Firecracker's sets of CPU features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum CpuTemplate {
     /// No change of what the host shows.
     None,

@@ -7,6 +7,7 @@ use crate::spec::{FlowSpec, NetSpec};
 
 /// A network interface in [`super::VmConfig`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NetworkInterface {
     /// Its name.
     pub iface_id: String,

@@ -26,8 +26,9 @@ pub(crate) fn theirs(asked: &Asked<'_>) -> Result<Call, ApiError> {
 
 /// What `PUT /coracle/v1/actions` can do.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
-enum Verb {
+pub(crate) enum Verb {
     /// Start the machine.
     Start,
     /// Press the power button.
@@ -36,9 +37,10 @@ enum Verb {
 
 /// The body of `PUT /coracle/v1/actions`.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct Ours {
-    action: Verb,
+pub(crate) struct Ours {
+    pub(crate) action: Verb,
 }
 
 /// `PUT /coracle/v1/actions`

@@ -9,7 +9,8 @@ use crate::spec::SizeSpec;
 
 /// What changes of the balloon; what is none stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct BalloonChange {
     /// How much memory the guest is to give up in all.
     pub size: Option<SizeSpec>,
@@ -21,6 +22,7 @@ pub struct BalloonChange {
 
 /// What becomes of a run of free page hinting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Hinting {
     /// The guest tells of its free pages, once.

@@ -11,15 +11,19 @@ use crate::spec::SizeSpec;
 
 /// What changes of a drive; what is none stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct DriveChange {
     /// Another image, of the same format.
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub path: Option<PathBuf>,
     /// Other limits.
+    #[serde(default)]
     pub limits: LimitsChange,
     /// Another size: the image is grown to it.
     pub size: Option<SizeSpec>,
     /// The host has changed the image's size.
+    #[serde(default)]
     pub rescan: bool,
 }
 

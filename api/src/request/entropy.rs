@@ -7,8 +7,9 @@ use crate::error::ApiError;
 
 /// The body of `PATCH /coracle/v1/entropy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct EntropyPatch {
+pub(crate) struct EntropyPatch {
     limits: LimitsChange,
 }
 

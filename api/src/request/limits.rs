@@ -9,13 +9,16 @@ use crate::spec::{RateSpec, SizeError};
 
 /// What changes of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct LimitsChange {
     /// Of bytes.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schema(value_type = Option<RateSpec>))]
     pub bandwidth: Change<BucketSpec>,
     /// Of operations.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schema(value_type = Option<RateSpec>))]
     pub iops: Change<BucketSpec>,
 }
 

@@ -6,6 +6,7 @@ use super::SizeSpec;
 
 /// A balloon: memory that the guest does without goes back to the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BalloonSpec {
     /// How much the guest is to give up to begin with; nothing without it.

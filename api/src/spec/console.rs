@@ -8,6 +8,7 @@ use super::text::{TextError, words, written_as_text};
 
 /// The console of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConsoleSpec {
     /// Where the characters come from and go to on the host.
@@ -66,6 +67,7 @@ written_as_text!(ConsoleBackend);
 
 /// Which device carries the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ConsoleDevice {
     /// The one that suits the kernel: what the built-in guest is made for, the serial port for

@@ -8,6 +8,7 @@ use super::text::{TextError, written_as_text};
 
 /// A port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ConsolePortSpec {
     /// The name by which programs of the guest find it.

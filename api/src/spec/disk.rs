@@ -9,9 +9,11 @@ use super::text::words;
 
 /// A disk image or a block device of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
     /// The image.
+    #[cfg_attr(test, schema(value_type = String))]
     pub path: PathBuf,
     /// What the image is, always named and never guessed.
     #[serde(default, skip_serializing_if = "DiskFormat::is_raw")]
@@ -59,6 +61,7 @@ fn is_false(flag: &bool) -> bool {
 
 /// So much in a time: a bucket of tokens that fills again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateSpec {
     /// The tokens of a full bucket: bytes or operations.
@@ -102,6 +105,7 @@ impl RateSpec {
 
 /// How the host reads and writes an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskEngine {
     /// What the page cache has is copied at once, the rest goes through `io_uring` where the host
@@ -122,6 +126,7 @@ words!(DiskEngine, "disk engine", "auto, sync, io_uring", {
 
 /// What the guest is told of the host's cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DiskCache {
     /// A write lasts after the next flush.
@@ -138,6 +143,7 @@ words!(DiskCache, "disk cache", "writeback, writethrough", {
 
 /// The format of a disk image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DiskFormat {
     /// The image's bytes are the disk's bytes.

@@ -6,6 +6,7 @@ use super::text::words;
 
 /// What a guest's watchdog does when the guest does not feed it in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WatchdogAction {
     /// The machine ends as by a reset.
@@ -24,6 +25,7 @@ words!(WatchdogAction, "watchdog", "reset, poweroff, report", {
 
 /// What follows when the guest's kernel tells of its panic (pvpanic).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PanicAction {
     /// The machine ends at once.

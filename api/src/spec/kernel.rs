@@ -8,9 +8,11 @@ use super::text::words;
 
 /// A kernel image given by the user. A machine without one starts the built-in guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KernelSpec {
     /// The image: an ELF `vmlinux` or a bzImage.
+    #[cfg_attr(test, schema(value_type = String))]
     pub path: PathBuf,
     /// What the image is; anything else is refused.
     #[serde(default)]
@@ -22,6 +24,7 @@ pub struct KernelSpec {
 
 /// What a kernel image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum KernelFormat {
     /// Told from the first bytes of the image.
@@ -41,6 +44,7 @@ words!(KernelFormat, "kernel format", "auto, elf, bzimage", {
 
 /// How a kernel is entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum KernelProtocol {
     /// The 64-bit entry where the image has one, else PVH.

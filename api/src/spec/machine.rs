@@ -12,6 +12,7 @@ use super::{
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MachineSpec {
     /// The kernel; without one, the built-in guest with its system image as first disk.
@@ -19,6 +20,7 @@ pub struct MachineSpec {
     pub kernel: Option<KernelSpec>,
     /// The initial RAM disk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub initrd: Option<PathBuf>,
     /// Text for the kernel's command line, put after what Coracle chooses, so that it wins.
     pub cmdline: String,
@@ -117,6 +119,7 @@ impl MachineSpec {
 /// Which tables describe the machine to the guest. Where there are ACPI tables, they tell of the
 /// virtio devices; without them the command line does (`virtio_mmio.device=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PlatformTables {
     /// Both, or only the MP table where the kernel is known to have no ACPI.
@@ -132,6 +135,7 @@ pub enum PlatformTables {
 
 /// How the guest reaches its virtio devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// A window in memory for each, told by ACPI or the command line: virtio-mmio.

@@ -9,6 +9,7 @@ use super::text::words;
 
 /// A network interface: what the guest sees, and what is behind it on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetSpec {
     /// The name by which the API knows it; without one `net0`, `net1` and so on.
@@ -22,6 +23,7 @@ pub struct NetSpec {
     pub name: Option<String>,
     /// The socket on which passt listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub path: Option<PathBuf>,
     /// Descriptors of the tap's queues that the process is started with, instead of a name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,6 +53,7 @@ pub struct NetSpec {
 
 /// What is behind a network interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NetKind {
     /// A network of our own process: no rights and no set-up needed.
@@ -70,6 +73,7 @@ words!(NetKind, "net kind", "user, tap, passt", {
 
 /// Which Ethernet addresses a guest may send from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SourceMac {
     /// Its own; frames from others are dropped and counted.
@@ -96,6 +100,7 @@ impl SourceMac {
 
 /// How much may go one way in a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FlowSpec {
     /// Bytes.
@@ -114,6 +119,7 @@ impl FlowSpec {
 
 /// The user-mode network of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UserNetSpec {
     /// Ports of the host that lead into the guest: `[HOST_IP:]HOST_PORT:GUEST_PORT[/udp]`.
@@ -156,6 +162,7 @@ impl UserNetSpec {
 /// A rule for what the guest may reach: `TARGET[:PORT[-PORT]][/tcp|/udp]`, where the target is
 /// `any`, an address, a network such as `10.0.0.0/8` or a name such as `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EgressSpec {
     /// What fits is let through.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A size as it was written; [`SizeSpec::bytes`] reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum SizeSpec {
     /// A number of bytes.

@@ -1,0 +1,81 @@
+//! Which body each route takes and gives, and the types that are not described by what they are
+//! made of.
+
+use serde_json::{Value, json};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{Schemas, Words, list, of};
+use crate::firecracker as theirs;
+use crate::http::Method::{Get, Patch, Put};
+use crate::machine::{DeviceView, MachineView, ReportValue};
+use crate::plan::Hex;
+use crate::request as ours;
+use crate::spec::{ConsoleBackend, MachineSpec, PortBackend};
+
+/// Every route, in the order of the table of routes.
+#[rustfmt::skip]
+pub(super) const WORDS: &[Words] = &[
+    (Get, "/", None, Some(of::<theirs::InstanceInfo>)),
+    (Get, "/version", None, Some(of::<theirs::Version>)),
+    (Get, "/machine-config", None, Some(of::<theirs::MachineConfig>)),
+    (Put, "/machine-config", Some(of::<theirs::MachineConfig>), None),
+    (Patch, "/machine-config", Some(of::<theirs::MachineConfigPatch>), None),
+    (Put, "/boot-source", Some(of::<theirs::BootSource>), None),
+    (Put, "/drives/{id}", Some(of::<theirs::Drive>), None),
+    (Patch, "/drives/{id}", Some(of::<theirs::DrivePatch>), None),
+    (Get, "/balloon", None, Some(of::<theirs::Balloon>)),
+    (Patch, "/balloon", Some(of::<theirs::BalloonPatch>), None),
+    (Get, "/balloon/statistics", None, Some(numbers)),
+    (Patch, "/balloon/statistics", Some(of::<theirs::BalloonStatisticsPatch>), None),
+    (Put, "/actions", Some(of::<theirs::Action>), None),
+    (Get, "/vm/config", None, Some(of::<theirs::VmConfig>)),
+
+    (Get, "/coracle/v1/machine", None, Some(of::<MachineView>)),
+    (Put, "/coracle/v1/machine", Some(of::<MachineSpec>), None),
+    (Put, "/coracle/v1/actions", Some(of::<ours::actions::Ours>), None),
+    (Get, "/coracle/v1/devices", None, Some(list::<DeviceView>)),
+    (Patch, "/coracle/v1/drives/{id}", Some(of::<ours::DriveChange>), None),
+    (Patch, "/coracle/v1/balloon", Some(of::<ours::BalloonChange>), None),
+    (Patch, "/coracle/v1/entropy", Some(of::<ours::entropy::EntropyPatch>), None),
+];
+
+/// What is described nowhere else.
+pub(super) fn anything(_: &mut Schemas) -> Value {
+    json!({})
+}
+
+/// Named numbers: which ones, the guest says.
+fn numbers(_: &mut Schemas) -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}})
+}
+
+/// Types that are text in JSON, whatever they are made of.
+macro_rules! are_text {
+    ($($type:ty),+) => {$(
+        impl ToSchema for $type {}
+
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                String::schema()
+            }
+        }
+    )+};
+}
+
+are_text!(ConsoleBackend, Hex, PortBackend);
+
+impl ToSchema for ReportValue {}
+
+impl PartialSchema for ReportValue {
+    fn schema() -> RefOr<Schema> {
+        let of = |kind| ObjectBuilder::new().schema_type(kind).build();
+        AnyOfBuilder::new()
+            .item(of(Type::String))
+            .item(of(Type::Integer))
+            .item(of(Type::Boolean))
+            .item(of(Type::Object))
+            .into()
+    }
+}
