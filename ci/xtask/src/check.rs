@@ -32,10 +32,19 @@ pub(crate) fn test() -> Result<bool> {
         "--workspace",
         "--exclude",
         "boot-tests",
+        "--exclude",
+        "api-tests",
         "--no-fail-fast",
     ];
     report.run("unit tests", 15 * MINUTE, &mut cargo(&unit))?;
-    let boot = ["test", "--package", "boot-tests", "--no-fail-fast"];
+    let boot = [
+        "test",
+        "--package",
+        "boot-tests",
+        "--package",
+        "api-tests",
+        "--no-fail-fast",
+    ];
     report.run("boot tests", 15 * MINUTE, &mut cargo(&boot))?;
     lab_step(&mut report);
     Ok(report.finish())
