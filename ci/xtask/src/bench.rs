@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures that are promised, measured beside what they are compared with.
 //! Prints, writes JSON and ends with 1 when a limit is missed. No test run depends on it: on a busy
 //! machine a time proves little and the ratio to the floor most.
+mod api;
 mod block;
 mod net;
 mod startup;
@@ -29,6 +30,12 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// The API: its first answer, the start of a guest through it, many clients, memory
+    Api {
+        /// Runs of the monitor
+        #[arg(long, default_value_t = 40)]
+        runs: u32,
+    },
     /// Drives by turns with a plain loop on the same file, system calls of a request, idleness
     Block {
         /// Rounds of every case
@@ -46,11 +53,14 @@ pub(crate) enum Bench {
 /// Runs a benchmark. True when every limit is met.
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
+        Bench::Api { runs } => api::run(*runs),
         Bench::Net { rounds } => net::run(*rounds),
         Bench::Startup { runs, boots } => startup::run(*runs, *boots),
         Bench::Block { rounds, idle, only } => block::run(*rounds, *idle, only.as_deref()),
     }
 }
+
+pub(crate) use startup::program;
 
 /// One measured figure beside its limit.
 #[derive(Debug, Serialize)]

@@ -11,6 +11,8 @@ use std::process::Command;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
+    #[serde(rename = "api")]
+    _api: toml::Table,
     net: NetLimits,
     #[serde(rename = "startup")]
     _startup: toml::Table,

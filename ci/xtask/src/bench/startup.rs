@@ -18,6 +18,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
+    #[serde(rename = "api")]
+    _api: toml::Table,
     startup: Startup,
     #[serde(rename = "block")]
     _block: toml::Table,
@@ -111,7 +113,7 @@ pub(super) fn run(runs: u32, boots: u32) -> Result<bool> {
 }
 
 /// The release program: `$CORACLE_BIN`, or built now.
-pub(super) fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {
         return Ok(path.into());
     }

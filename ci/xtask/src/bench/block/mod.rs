@@ -81,6 +81,8 @@ impl Case {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
+    #[serde(rename = "api")]
+    _api: toml::Table,
     block: BlockLimits,
     #[serde(rename = "startup")]
     _startup: toml::Table,
