@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod clients;
 mod deps;
 mod fuzz;
 mod kernel;
@@ -38,6 +39,12 @@ enum Task {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Programs of others against the API: published clients of Firecracker, and schemathesis
+    ApiClients {
+        /// Requests that schemathesis makes of each operation in each state of the machine
+        #[arg(long, default_value_t = 1000)]
+        cases: u32,
+    },
     /// Boot guests on stock KVM inside an emulator
     Lab {
         /// Only cases whose name contains this; long ones run when no other has such a name
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Deps => deps::run(),
         Task::Bench { bench } => bench::run(&bench),
+        Task::ApiClients { cases } => clients::run(cases),
         Task::Lab { filter } => lab::run(&filter),
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::Kernel { arguments } => kernel::run(&arguments),
