@@ -5,6 +5,7 @@ use rustix::io::{Errno, Result};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 /// Connections that may wait to be accepted.
@@ -77,6 +78,12 @@ pub(crate) fn accept(socket: impl AsFd) -> Result<(OwnedFd, SocketAddr)> {
         .ok_or(Errno::NOTCONN)?;
     net::sockopt::set_tcp_nodelay(&socket, true)?;
     Ok((socket, peer))
+}
+
+/// Lets the other side hear, when the socket is closed, that the connection broke.
+pub(crate) fn reset(socket: impl AsFd) {
+    // One that is broken already refuses.
+    let _ = net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 pub(crate) fn receive(socket: impl AsFd, data: &mut [u8]) -> Result<usize> {

@@ -4,6 +4,7 @@
 mod buffers;
 mod device;
 mod flow;
+mod listener;
 mod names;
 
 use crate::config::{Config, Protocol, Publish};
@@ -18,6 +19,7 @@ use crate::wire::{Bad, Packet};
 use buffers::Buffers;
 use device::{ENGINE_MSS, Nothing, Port};
 use flow::{End, Flow, Key, State};
+use listener::Listener;
 use names::Inspector;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -43,13 +45,6 @@ const WATCHED: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
-
-/// A published port.
-#[derive(Debug)]
-struct Listener {
-    socket: OwnedFd,
-    guest_port: u16,
-}
 
 /// All connections.
 pub(crate) struct Tcp {
@@ -109,11 +104,9 @@ impl Tcp {
     ) -> rustix::io::Result<SocketAddr> {
         let socket = host::listen(publish.host, rustix::net::SocketType::STREAM)?;
         let place = u32::try_from(self.listeners.len()).map_err(|_| Errno::MFILE)?;
-        net.poller
-            .add(&socket, Token::Listener(place), EventFlags::IN)?;
         let at = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
-        let guest_port = publish.guest_port;
-        self.listeners.push(Listener { socket, guest_port });
+        let listener = Listener::new(net, socket, publish.guest_port, place)?;
+        self.listeners.push(listener);
         Ok(at)
     }
 
@@ -294,15 +287,15 @@ impl Tcp {
     /// Connections wait at a published port.
     pub(crate) fn accept(&mut self, net: &mut Net, place: u32) {
         for _ in 0..ACCEPTED {
-            let listener = self
-                .listeners
-                .get(usize::try_from(place).unwrap_or(usize::MAX));
-            let Some(Listener { socket, guest_port }) = listener else {
+            let Some(listener) = listener_at(&mut self.listeners, place) else {
                 return;
             };
-            let guest_port = *guest_port;
-            match host::accept(socket) {
-                Ok((socket, peer)) => self.accepted(net, socket, peer, guest_port),
+            if !listener.may_ask(net) {
+                return;
+            }
+            let guest_port = listener.guest_port;
+            match host::accept(&listener.socket) {
+                Ok((socket, peer)) => self.accepted(net, socket, peer, (place, guest_port)),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     net.counters.drops.host += 1;
@@ -314,19 +307,31 @@ impl Tcp {
         }
     }
 
-    fn accepted(&mut self, net: &mut Net, socket: OwnedFd, peer: SocketAddr, guest_port: u16) {
+    fn accepted(
+        &mut self,
+        net: &mut Net,
+        socket: OwnedFd,
+        peer: SocketAddr,
+        (place, guest_port): (u32, u16),
+    ) {
         if self.flows.is_full() && !self.make_room(net) {
             net.counters.drops.full += 1;
+            host::reset(&socket);
             return;
         }
         let (guest, seen) = net.face(peer);
         let guest = SocketAddr::new(guest, guest_port);
         let Some(remote) = self.free_port(guest, seen) else {
             net.counters.drops.full += 1;
+            host::reset(&socket);
             return;
         };
         let key = Key { guest, remote };
-        let flow = Flow::new(key, socket, self.buffers.take(), net.now);
+        let mut flow = Flow::new(key, socket, self.buffers.take(), net.now);
+        if let Some(listener) = listener_at(&mut self.listeners, place) {
+            listener.asked();
+            flow.unanswered = Some(place);
+        }
         let Some(id) = self.insert(net, key, flow) else {
             return;
         };
@@ -380,7 +385,11 @@ impl Tcp {
             return;
         };
         flow.dirty = false;
-        flow.guest_answered();
+        if let Some(place) = flow.guest_answered()
+            && let Some(listener) = listener_at(&mut self.listeners, place)
+        {
+            listener.answered(net);
+        }
         flow.move_bytes(net);
         while !flow.is_over() {
             let mut port = Port::new(net, flow.mss, None);
@@ -437,11 +446,20 @@ impl Tcp {
         self.keys.remove(&flow.key);
         net.poller.disarm(&mut flow.armed, Token::Tcp(id));
         net.counters.tcp_closed += 1;
+        if let Some(place) = flow.unanswered.take()
+            && let Some(listener) = listener_at(&mut self.listeners, place)
+        {
+            listener.answered(net);
+        }
         if end == End::Reset {
-            let _ = rustix::net::sockopt::set_socket_linger(&flow.socket, Some(Duration::ZERO));
+            host::reset(&flow.socket);
         }
         self.buffers.give(flow.machine);
     }
+}
+
+fn listener_at(listeners: &mut [Listener], place: u32) -> Option<&mut Listener> {
+    listeners.get_mut(usize::try_from(place).ok()?)
 }
 
 /// True for IPv6 with headers between its own and TCP's, which no TCP has and the engine would have

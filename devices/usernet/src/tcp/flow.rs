@@ -54,6 +54,8 @@ pub(super) struct Flow {
     pub(super) active: Instant,
     pub(super) armed: Option<Instant>,
     pub(super) dirty: bool,
+    /// The published port for which the guest owes an answer.
+    pub(super) unanswered: Option<u32>,
     /// The socket may have bytes, or room for some.
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -86,6 +88,7 @@ impl Flow {
             active: now,
             armed: None,
             dirty: false,
+            unanswered: None,
             readable: false,
             writable: true,
             hung_up: false,
@@ -105,12 +108,16 @@ impl Flow {
     }
 
     /// Lifts the limit on the time in which a guest answers a connection, once it has: an open one
-    /// may be idle for ever.
-    pub(super) fn guest_answered(&mut self) {
+    /// may be idle for ever. Says once which published port it was for.
+    pub(super) fn guest_answered(&mut self) -> Option<u32> {
         let socket = self.machine.socket();
-        if socket.timeout().is_some() && socket.state() != tcp::State::SynSent {
+        if socket.state() == tcp::State::SynSent {
+            return None;
+        }
+        if socket.timeout().is_some() {
             socket.set_timeout(None);
         }
+        self.unanswered.take()
     }
 
     /// Moves bytes in both directions, as far as both sides have room, and passes on their ends.

@@ -1,6 +1,7 @@
 //! TCP through the network: a guest of frames on one side, sockets of this host on the other.
 
 use crate::common::{Network, open, pattern};
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -395,6 +396,66 @@ fn a_published_port_that_nobody_listens_on_in_the_guest_is_broken() {
     network.guest.send_ip(from, 6, &reset).unwrap();
     let error = stream.read(&mut [0; 10]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// A guest's kernel forgets some of what it is asked for all at once.
+#[test]
+fn a_guest_is_asked_for_few_connections_at_a_time() {
+    const CLIENTS: usize = 300;
+    const AT_A_TIME: usize = 64;
+    let mut config = open();
+    config.publish = vec!["0:82".parse().unwrap()];
+    let mut network = Network::start(config);
+    let connect_to = network.published[0];
+    let clients = (0..CLIENTS).map(|_| TcpStream::connect(connect_to).unwrap());
+    let clients: Vec<TcpStream> = clients.collect();
+    let mut asked = HashSet::new();
+    let mut hear = |guest: &mut usernet::testing::Guest| {
+        let ports = guest.others().into_iter().filter_map(|other| {
+            let (_, protocol, segment) = other.ip()?;
+            (protocol == 6).then(|| [segment[0], segment[1]])
+        });
+        asked.extend(ports);
+        asked.len()
+    };
+    network
+        .guest
+        .until(|guest| hear(guest) >= AT_A_TIME)
+        .unwrap();
+    // When another connection is open, whatever the network had to ask for before has been said.
+    let (_listening, host) = listener();
+    connect(&mut network, host);
+    assert_eq!(hear(&mut network.guest), AT_A_TIME);
+    // Once the guest answers, all are served.
+    network.guest.listen(82);
+    for _ in 0..CLIENTS {
+        let mut accepted = None;
+        let accept = |guest: &mut usernet::testing::Guest| {
+            accepted = guest.accept();
+            accepted.is_some()
+        };
+        network.guest.until(accept).unwrap();
+        let id = accepted.unwrap();
+        network
+            .guest
+            .until(|guest| guest.stream(id).is_open())
+            .unwrap();
+        send_all(&mut network, id, b"served");
+        network.guest.close(id).unwrap();
+    }
+    let mut clients = clients;
+    let readers = thread::spawn(move || {
+        for client in &mut clients {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, b"served");
+        }
+    });
+    while !readers.is_finished() {
+        network.guest.work(Duration::from_millis(10)).unwrap();
+    }
+    readers.join().unwrap();
+    assert_eq!(network.end().tcp_accepted, 300);
 }
 
 #[test]
