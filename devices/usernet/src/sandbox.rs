@@ -40,6 +40,8 @@ const FREE: &[(c_long, &str)] = &[
     (libc::SYS_read, "questions of the control"),
     (libc::SYS_write, "the log"),
     (libc::SYS_writev, "the log"),
+    (libc::SYS_poll, "whether the log is taken"),
+    (libc::SYS_ppoll, "whether the log is taken"),
     // Numbers of questions.
     (libc::SYS_getrandom, "numbers that nobody can guess"),
     // Memory of the process.
@@ -80,6 +82,10 @@ fn program() -> Result<BpfProgram, io::Error> {
     };
     rules.insert(libc::SYS_mmap, vec![no_code()?]);
     rules.insert(libc::SYS_mprotect, vec![no_code()?]);
+    // Whether the log goes to a terminal, and how its lines end there.
+    let asks = |request| condition(1, ArgLen::Dword, Op::Eq, request);
+    let questions = vec![asks(libc::TCGETS)?, asks(libc::TCGETS2)?];
+    rules.insert(libc::SYS_ioctl, questions);
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, TargetArch::x86_64);
     let filter = filter.map_err(io::Error::other)?;
@@ -117,6 +123,7 @@ pub(crate) fn raise_descriptors(wanted: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -141,6 +148,12 @@ mod tests {
             TcpStream::connect(at).unwrap();
             UdpSocket::bind("127.0.0.1:0").unwrap();
             drop(vec![1_u8; 8 << 20]);
+            // What a log asks before it writes.
+            let log = io::stderr();
+            let mut room = [PollFd::new(&log, PollFlags::OUT)];
+            poll(&mut room, Some(&Timespec::default())).unwrap();
+            let modes = rustix::termios::tcgetattr(&log);
+            assert_ne!(modes.err(), Some(rustix::io::Errno::PERM));
         });
         thread.join().unwrap();
     }
