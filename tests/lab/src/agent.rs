@@ -50,7 +50,7 @@ pub trait Host {
 /// # Errors
 /// When the connection breaks, or the line is none that is known.
 pub fn serve(mut connection: &File, caller: &dyn Caller) -> Result<()> {
-    let mut reader = BufReader::new(connection.try_clone()?);
+    let mut reader = BufReader::new(connection);
     let mut line = String::new();
     reader.read_line(&mut line).context("reading what to do")?;
     let (what, number) = line.trim_end().split_once('=').context("an odd line")?;

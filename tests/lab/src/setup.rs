@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{ClockId, Timespec, clock_nanosleep_relative};
 use std::ffi::CStr;
 use std::fs::File;
@@ -38,6 +39,19 @@ pub fn load_modules() -> Result<()> {
             .with_context(|| format!("loading {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Lets this process have as many descriptors as it may: each connection is one.
+///
+/// # Errors
+/// The kernel's.
+pub fn raise_descriptors() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).context("raising the number of descriptors")
 }
 
 /// Waits until a path exists, for at most some tenths of a second.

@@ -94,7 +94,7 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
         if outcome.is_err() {
             // Whatever the program says about it comes with the output.
             run.drain(console, Duration::from_millis(500));
-            run.describe_threads(console);
+            run.describe(console);
             return outcome;
         }
         if *ready == 0.0 && matches!(step, Step::Expect(_)) {
@@ -104,7 +104,7 @@ fn play(case: &Case, started: Instant, console: &mut Vec<u8>, ready: &mut f64) -
     let status = match run.wait(console) {
         Ok(status) => status,
         Err(error) => {
-            run.describe_threads(console);
+            run.describe(console);
             return Err(error);
         }
     };
@@ -297,8 +297,12 @@ impl Run {
         kill_process(pid, Signal::TERM).context("sending SIGTERM")
     }
 
-    /// Where the program's threads are, for the report of a case that hangs.
-    fn describe_threads(&self, console: &mut Vec<u8>) {
+    /// How the program has ended, or where its threads are, for the report of a case that failed.
+    fn describe(&mut self, console: &mut Vec<u8>) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            console.extend(format!("\ncoracle has ended: {status}\n").as_bytes());
+            return;
+        }
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
             return;
         };

@@ -13,6 +13,8 @@ use std::time::Duration;
 const AGENT: u16 = 1000;
 const NOBODY: u16 = 1001;
 const CALLED: u16 = 77;
+/// How many may wait to be accepted: all that a case makes at once.
+const WAITING: i32 = 4096;
 /// How long a connection to where something listens may take; the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
 fn guest() -> Result<()> {
     setup::mount_all()?;
     setup::load_modules()?;
+    setup::raise_descriptors()?;
     let addresses = setup::argument("addresses").context("addresses=")?;
     let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
     setup::up("lo", &[])?;
@@ -53,6 +56,8 @@ fn guest() -> Result<()> {
     let listener =
         TcpListener::bind(("::", AGENT)).or_else(|_| TcpListener::bind(("0.0.0.0", AGENT)));
     let listener = listener.context("listening")?;
+    // Callers whom the kernel turns away because it has no place for them are no fault of the network.
+    rustix::net::listen(&listener, WAITING).context("listening")?;
     println!("lab-net: listening");
     let accept = || file(listener.accept().context("accepting")?.0);
     agent::serve_all(accept, Caller { host })
