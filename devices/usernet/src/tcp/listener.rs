@@ -5,8 +5,8 @@ use crate::net::Net;
 use crate::poller::{EventFlags, Token};
 use rustix::fd::OwnedFd;
 
-/// Connections that a guest may owe an answer. The others wait where the host keeps them: asked for
-/// all at once, a guest's kernel forgets some of those that it has agreed to, as its queues overflow.
+/// Connections that a guest may owe an answer. The others wait where the host keeps them: asked
+/// for all at once, a guest's kernel forgets some that it has agreed to, as its queues overflow.
 const UNANSWERED: u32 = 64;
 
 #[derive(Debug)]

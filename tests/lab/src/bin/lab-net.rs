@@ -56,7 +56,7 @@ fn guest() -> Result<()> {
     let listener =
         TcpListener::bind(("::", AGENT)).or_else(|_| TcpListener::bind(("0.0.0.0", AGENT)));
     let listener = listener.context("listening")?;
-    // Callers whom the kernel turns away because it has no place for them are no fault of the network.
+    // Callers for whom the kernel has no place are no fault of the network.
     rustix::net::listen(&listener, WAITING).context("listening")?;
     println!("lab-net: listening");
     let accept = || file(listener.accept().context("accepting")?.0);
