@@ -310,6 +310,11 @@ impl Virtqueue {
         }
     }
 
+    /// How many requests are completed that the driver was not shown yet.
+    pub fn unpublished(&self) -> u16 {
+        self.queue.next_used().wrapping_sub(self.published)
+    }
+
     /// A request is the driver's again: its first descriptor, and how much of it is filled.
     fn release(&mut self, chain: Chain, written: u32) -> (u16, u32) {
         let Chain {

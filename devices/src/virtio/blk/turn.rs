@@ -445,7 +445,8 @@ impl Block {
         let (chain, written) = request.end(&running.ram, &self.id, result);
         if let Some(Some(line)) = running.lines.get_mut(index) {
             line.queue.complete(chain, written);
-            if is_long {
+            // Half of what was there: the driver sends more while the other half is worked on.
+            if is_long && usize::from(line.queue.unpublished()) >= line.taken.len() {
                 line.queue.publish();
             }
         }
