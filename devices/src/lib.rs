@@ -17,6 +17,7 @@ pub mod log;
 pub mod net;
 pub mod pci;
 pub mod ram;
+pub mod state;
 mod sys;
 pub mod testing;
 pub mod timer;
