@@ -2,13 +2,14 @@
 //!
 //! [`system`] is /dev/kvm itself, [`vm`] one virtual machine, [`vcpu`] one virtual CPU whose
 //! exits are values ([`exit`]), [`irq`] the routing of interrupt lines, [`regs`] the translation
-//! of register files. [`assist`] completes what the host's KVM leaves undone, only where a probe
-//! asks for it.
+//! of register files, [`state`] what is saved of a vCPU. [`assist`] completes what the host's KVM
+//! leaves undone, only where a probe asks for it.
 
 pub mod assist;
 pub mod exit;
 pub mod irq;
 pub mod regs;
+pub mod state;
 pub mod system;
 pub mod vcpu;
 pub mod vm;

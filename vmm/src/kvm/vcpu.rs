@@ -31,7 +31,7 @@ pub struct Vcpu {
     /// Boxed: absent on a stock host, and large.
     assist: Option<Box<Assist>>,
     /// Keeps guest memory mapped for as long as this vCPU can run.
-    _vm: Vm,
+    vm: Vm,
 }
 
 impl Drop for Vcpu {
@@ -93,7 +93,7 @@ impl Vcpu {
             id,
             fd,
             assist: assist.map(Box::new),
-            _vm: vm,
+            vm,
         }
     }
 
@@ -101,6 +101,21 @@ impl Vcpu {
     #[must_use]
     pub fn id(&self) -> u8 {
         self.id
+    }
+
+    /// The descriptor, for reading and setting the vCPU's state.
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    #[cfg(test)]
+    pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+
+    /// The machine that it belongs to.
+    pub(super) fn vm(&self) -> &Vm {
+        &self.vm
     }
 
     /// Gives the vCPU its CPUID leaves.

@@ -7,4 +7,4 @@ pub(crate) use dispatch::Buses;
 pub(crate) use thread::{VcpuEnd, VcpuThreads};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

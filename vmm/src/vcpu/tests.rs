@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the guest's code is.
 const CODE: u64 = 0x1000;
 
-/// 32-bit protected mode without paging, flat segments, at [`CODE`].
-fn start() -> CpuStart {
+/// 32-bit protected mode without paging, flat segments, at `rip`.
+pub(crate) fn flat_start(rip: u64) -> CpuStart {
     let code = Segment {
         limit: 0xffff_ffff,
         selector: 0x10,
@@ -54,7 +54,7 @@ fn start() -> CpuStart {
         ..StartSregs::default()
     };
     let regs = Regs {
-        rip: CODE,
+        rip,
         rflags: 2,
         ..Regs::default()
     };
@@ -86,7 +86,7 @@ fn vcpus(code: &[u8]) -> Vec<Vcpu> {
     let vcpus: Vec<_> = (0..2)
         .map(|id| vm.create_vcpu(id, &needs).unwrap())
         .collect();
-    vcpus[0].set_start(&start()).unwrap();
+    vcpus[0].set_start(&flat_start(CODE)).unwrap();
     vcpus
 }
 
