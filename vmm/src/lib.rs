@@ -9,6 +9,7 @@ pub mod host;
 pub mod kvm;
 pub mod machine;
 pub mod plan;
+pub mod snapshot;
 
 mod control;
 mod memory;

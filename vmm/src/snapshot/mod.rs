@@ -1,0 +1,3 @@
+//! Snapshots: what is saved of a machine, and the file that it is saved in.
+
+pub mod format;
