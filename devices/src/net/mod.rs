@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::inspect::Report;
 use crate::ram::GuestRam;
 use crate::virtio::Span;
 
@@ -102,6 +103,12 @@ pub trait Link: Send {
     /// The descriptor of a queue, the same all its life; none for a queue that is not there.
     fn fd(&self, queue: u16) -> Option<BorrowedFd<'_>>;
 
+    /// One more descriptor that becomes readable when the first queue has something to receive,
+    /// where there is one, the same all its life.
+    fn beside(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The largest packet without the header of Ethernet, the same all its life.
     fn mtu(&self) -> u16;
 
@@ -140,6 +147,11 @@ pub trait Link: Send {
     /// The host's. The frame is not sent then, and another may be.
     fn send(&mut self, queue: u16, head: &[u8], ram: &GuestRam, spans: &[Span])
     -> io::Result<Sent>;
+
+    /// What it counted, by its name, where the device doesn't count it.
+    fn report(&self) -> Option<(&'static str, Report)> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Link + '_ {

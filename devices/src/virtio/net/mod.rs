@@ -41,10 +41,12 @@ pub fn queue_sizes(pairs: u16) -> Vec<u16> {
     vec![QUEUE_SIZE; queues.saturating_mul(2).saturating_add(1)]
 }
 
-/// The events: waits for the limits are over; then two for each pair.
+/// The events: waits for the limits are over; the link's other descriptor is readable; then two for
+/// each pair.
 const RX_LIMIT: u32 = 0;
 const TX_LIMIT: u32 = 1;
-const FIRST_PAIR: u32 = 2;
+const BESIDE: u32 = 2;
+const FIRST_PAIR: u32 = 3;
 
 fn readable(pair: u16) -> u32 {
     FIRST_PAIR.saturating_add(u32::from(pair).saturating_mul(2))
@@ -206,10 +208,17 @@ impl Net {
             });
             wait = Some(receiver.wait);
         }
-        self.watches
-            .want(readable(pair), wait == Some(Wait::Frames));
+        self.listen(pair, wait == Some(Wait::Frames));
         if wait == Some(Wait::Lost) {
             self.lose_link();
+        }
+    }
+
+    /// Listens to the host for frames of a pair's queue, or does not.
+    fn listen(&self, pair: u16, on: bool) {
+        self.watches.want(readable(pair), on);
+        if pair == 0 && self.link.beside().is_some() {
+            self.watches.want(BESIDE, on);
         }
     }
 
@@ -326,7 +335,7 @@ impl Net {
             if self.is_up() {
                 self.receive(pair);
             } else {
-                self.watches.want(readable(pair), false);
+                self.listen(pair, false);
             }
         }
     }
@@ -403,6 +412,10 @@ impl VirtioDevice for Net {
                 watches.readable(&fd, readable(pair));
                 watches.want(readable(pair), false);
             }
+        }
+        if let Some(fd) = self.link.beside() {
+            watches.readable(&fd, BESIDE);
+            watches.want(BESIDE, false);
         }
         self.watches = watches;
     }
@@ -489,6 +502,9 @@ impl VirtioDevice for Net {
     }
 
     fn event(&mut self, token: u32) {
+        if token == BESIDE {
+            return self.receive(0);
+        }
         let Some(place) = token.checked_sub(FIRST_PAIR) else {
             return self.go_on(token);
         };
@@ -517,7 +533,7 @@ impl VirtioDevice for Net {
     fn stop(&mut self) {
         self.running = None;
         for pair in 0..self.pairs {
-            self.watches.want(readable(pair), false);
+            self.listen(pair, false);
             self.watches.want(writable(pair), false);
         }
     }
@@ -537,7 +553,11 @@ impl VirtioDevice for Net {
             .with("mtu", u32::from(self.link.mtu()))
             .with("queue_pairs", u32::from(self.pairs))
             .with("active_pairs", u32::from(active));
-        self.counters.report(report)
+        let report = self.counters.report(report);
+        match self.link.report() {
+            Some((name, part)) => report.with(name, part),
+            None => report,
+        }
     }
 }
 
