@@ -30,9 +30,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("harness", &[]),
     ("hostile", &["devices", "harness"]),
     ("lab", &["api"]),
+    ("mmds", &["devices"]),
     ("oci", &[]),
     ("usernet", &[]),
-    ("vmm", &["api", "arch", "coracle-proto", "devices"]),
+    ("vmm", &["api", "arch", "coracle-proto", "devices", "mmds"]),
     ("xtask", &["api", "harness", "lab"]),
 ];
 
@@ -60,7 +61,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 
 /// The most packages that the coracle program may be built from, ours included. Each one is code
 /// that runs beside a hostile guest: raise the number only with a reason in the commit.
-const MOST_PACKAGES: usize = 100;
+const MOST_PACKAGES: usize = 101;
 
 #[derive(Debug, Deserialize)]
 struct Metadata {
