@@ -10,7 +10,7 @@ use crate::http::{Malformed, Response};
 /// Which of the two languages of the API a request speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// Firecracker's paths, bodies and answers: every error is 400 with a `fault_message`.
+    /// Firecracker's paths, bodies and answers: nearly every error is 400, with a `fault_message`.
     Firecracker,
     /// Ours, below `/coracle/v1`: the status says what kind of error it is.
     Coracle,
@@ -38,6 +38,8 @@ pub enum Code {
     BadBody,
     /// A value that cannot be taken.
     InvalidValue,
+    /// There would be more of it than there may be.
+    TooLarge,
     /// The machine has no such device.
     UnknownDevice,
     /// The device cannot do that.
@@ -66,6 +68,7 @@ impl Code {
             Self::MethodNotAllowed => 405,
             Self::SlowRequest => 408,
             Self::NotSupported | Self::NoDriver | Self::WrongState | Self::DeviceBusy => 409,
+            Self::TooLarge => 413,
             Self::InvalidValue | Self::BadFile => 422,
             Self::HostFailure => 500,
             Self::TooManyConnections => 503,
@@ -139,6 +142,8 @@ impl ApiError {
     #[must_use]
     pub fn response(&self, dialect: Dialect) -> Response {
         match dialect {
+            // The one kind that it tells from the others.
+            Dialect::Firecracker if self.code == Code::TooLarge => self.written(413, true),
             Dialect::Firecracker => self.written(400, true),
             Dialect::Coracle => self.written(self.code.status(), false),
         }

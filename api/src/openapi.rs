@@ -55,8 +55,8 @@ fn document(dialect: Dialect) -> Value {
     let (title, description) = match dialect {
         Dialect::Firecracker => (
             "Firecracker's API, as Coracle answers it",
-            "Every error is 400 with a `fault_message`; `code`, `field`, `message`, `hint` and \
-             `retryable` say more.",
+            "Nearly every error is 400 with a `fault_message`; `code`, `field`, `message`, \
+             `hint` and `retryable` say more.",
         ),
         Dialect::Coracle => (
             "Coracle's API",
@@ -143,7 +143,10 @@ fn content(schema: &Value) -> Value {
 
 /// The errors of a route, and what they are for.
 fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
-    const THEIRS: &[(&str, &str)] = &[("400", "refused; nothing has changed")];
+    const THEIRS: &[(&str, &str)] = &[
+        ("400", "refused; nothing has changed"),
+        ("413", "there is more of it than there may be"),
+    ];
     const READS: &[(&str, &str)] = &[
         ("400", "no request of this kind, or a body with it"),
         ("404", "there is no such device"),
@@ -154,6 +157,7 @@ fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
         ("400", "no JSON, an unknown field, a wrong type"),
         ("404", "there is no such device"),
         ("409", "not now, or not with this device or guest"),
+        ("413", "there is more of it than there may be"),
         ("422", "`field` says which value cannot be taken"),
         ("500", "the host failed"),
         ("504", "a device did not answer in time"),

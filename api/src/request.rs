@@ -9,11 +9,13 @@ pub(crate) mod drive;
 pub(crate) mod entropy;
 pub(crate) mod limits;
 pub(crate) mod machine;
+pub(crate) mod mmds;
 pub(crate) mod tell;
 
 pub use balloon::{BalloonChange, Hinting};
 pub use drive::DriveChange;
 pub use limits::{Change, LimitsChange};
+pub use mmds::MetadataChange;
 
 use serde::de::DeserializeOwned;
 
@@ -22,7 +24,7 @@ use crate::firecracker::{BootSource, MachineConfigPatch};
 use crate::http::{Method, Request, Response};
 use crate::machine::MachineState;
 use crate::routes::{self, Route};
-use crate::spec::{DiskSpec, MachineSpec};
+use crate::spec::{DiskSpec, MachineSpec, MmdsSpec};
 use crate::strict;
 
 /// What a request asks of a machine.
@@ -34,6 +36,8 @@ pub enum Call {
     Machine,
     /// Describe a part of the machine, which is not started.
     Describe(Part),
+    /// Change the metadata that the guest can read.
+    ChangeMetadata(MetadataChange),
     /// Start the machine.
     Start,
     /// Press the power button.
@@ -68,6 +72,8 @@ pub enum Topic {
     VmConfig,
     /// The balloon's set-up, in Firecracker's words.
     Balloon,
+    /// The metadata that the guest can read.
+    Metadata,
 }
 
 /// A part of a machine that is not started.
@@ -81,6 +87,8 @@ pub enum Part {
     BootSource(BootSource),
     /// A disk, new or instead of the one of the same name.
     Disk(Box<DiskSpec>),
+    /// The metadata service.
+    Mmds(MmdsSpec),
 }
 
 /// A request that was understood, or the answer to it.

@@ -4,7 +4,7 @@
 use crate::error::{ApiError, Code, Dialect};
 use crate::http::Method;
 use crate::machine::MachineState;
-use crate::request::{Reader, actions, balloon, boot_source, drive, entropy, machine, tell};
+use crate::request::{Reader, actions, balloon, boot_source, drive, entropy, machine, mmds, tell};
 
 /// What our own paths begin with.
 pub const OURS: &str = "/coracle/v1/";
@@ -70,6 +70,10 @@ pub const ROUTES: &[Route] = &[
     get("/balloon/statistics", STARTED, tell::balloon_statistics, "the guest's memory"),
     patch("/balloon/statistics", STARTED, balloon::patch_statistics, "how often it is told"),
     put("/actions", ALWAYS, actions::theirs, "start, or press the power button"),
+    get("/mmds", ALWAYS, mmds::get, "the metadata"),
+    put("/mmds", ALWAYS, mmds::put, "other metadata"),
+    patch("/mmds", ALWAYS, mmds::patch, "some other metadata"),
+    put("/mmds/config", FRESH, mmds::put_config, "how the guest reads it"),
     get("/vm/config", ALWAYS, tell::vm_config, "all that the machine was made of"),
 
     get("/coracle/v1/machine", ALWAYS, tell::machine, "the machine and its state"),
@@ -78,6 +82,9 @@ pub const ROUTES: &[Route] = &[
     get("/coracle/v1/devices", STARTED, tell::devices, "what every device is and did"),
     patch("/coracle/v1/drives/{id}", STARTED, drive::patch_ours, "image, size and limits"),
     patch("/coracle/v1/balloon", STARTED, balloon::patch_ours, "size, statistics and hinting"),
+    get("/coracle/v1/metadata", ALWAYS, mmds::get, "what the guest can read"),
+    put("/coracle/v1/metadata", ALWAYS, mmds::put, "other metadata"),
+    patch("/coracle/v1/metadata", ALWAYS, mmds::patch, "some other metadata"),
     patch("/coracle/v1/entropy", STARTED, entropy::patch_ours, "limits of random numbers"),
 ];
 

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
+mod mmds;
 mod net;
 pub(crate) mod net_command;
 pub(crate) mod version;

@@ -16,7 +16,9 @@ use vmm::host::doctor::{Facts, KvmFacts, judge};
 use vmm::host::{self, HostCaps, KvmCaps};
 use vmm::kvm::Kvm;
 use vmm::kvm::assist::Needs;
-use vmm::machine::{self, Description, Ended, Front, HostConsole, KernelBytes, ResetCause, Setup};
+use vmm::machine::{
+    self, Description, Ended, Front, HostConsole, KernelBytes, Metadata, ResetCause, Setup,
+};
 use vmm::plan::{Inputs, depends_on_acpi, plan};
 
 use crate::exit::Exit;
@@ -26,14 +28,20 @@ use crate::{embedded, print};
 
 const KVM: &str = "/dev/kvm";
 
-/// Runs the machine that `spec` describes, with its API on a socket at `api`.
-pub(crate) fn machine(spec: &MachineSpec, api: Option<&Path>) -> Result<Exit, Failure> {
-    let opening = Opening::begin(spec)?;
+/// Runs the machine that `spec` describes, whose guest can read `metadata`, with its API on a
+/// socket at `api`.
+pub(crate) fn machine(
+    spec: &MachineSpec,
+    metadata: Metadata,
+    api: Option<&Path>,
+) -> Result<Exit, Failure> {
+    let opening = Opening::begin(spec, metadata.clone())?;
     let listener = api.map(Listener::bind).transpose()?;
     let (setup, _helpers) = opening.finish()?;
     let mut machine = machine::start(setup)?;
     if let Some(listener) = listener {
-        machine.serve(front(listener, Description::new(None, spec.clone())));
+        let description = Description::new(None, spec.clone()).with_metadata(metadata);
+        machine.serve(front(listener, description));
     }
     Ok(exit_of(machine.run()?))
 }
@@ -50,11 +58,12 @@ pub(crate) struct Opening {
     config: Config,
     parts: Parts,
     links: Links,
+    metadata: Metadata,
 }
 
 impl Opening {
     /// Judges the specification and opens the files that it names.
-    pub(crate) fn begin(spec: &MachineSpec) -> Result<Self, Failure> {
+    pub(crate) fn begin(spec: &MachineSpec, metadata: Metadata) -> Result<Self, Failure> {
         let config = Config::try_from(spec)?;
         net::check(&config)?;
         let parts = Parts::open(&config)?;
@@ -63,6 +72,7 @@ impl Opening {
             config,
             parts,
             links,
+            metadata,
         })
     }
 
@@ -73,7 +83,9 @@ impl Opening {
         let host = HostCaps::gather(kvm.capabilities(), &needs, self.config.hugepages);
         let blueprint = self.parts.plan(&self.config, &host)?;
         let (links, helpers) = self.links.open()?;
-        let setup = self.parts.setup(kvm, needs, blueprint, links)?;
+        let setup = self
+            .parts
+            .setup(kvm, needs, blueprint, (links, self.metadata))?;
         Ok((setup, helpers))
     }
 }
@@ -140,7 +152,7 @@ impl Parts {
         kvm: Kvm,
         needs: Needs,
         blueprint: Blueprint,
-        links: Vec<Box<dyn Link>>,
+        (links, metadata): (Vec<Box<dyn Link>>, Metadata),
     ) -> Result<Setup, Failure> {
         let kernel = match (self.kernel.into_payload(), self.files.kernel) {
             (Payload::Unpacked(bytes), _) => KernelBytes::Unpacked(bytes),
@@ -160,6 +172,7 @@ impl Parts {
             initrd: self.files.initrd.map(|open| open.file),
             disks: self.files.disks,
             links,
+            metadata,
             system: self.files.system,
         })
     }

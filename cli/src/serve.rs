@@ -6,7 +6,7 @@ use std::path::Path;
 use api::error::{ApiError, Code};
 use api::socket::Listener;
 use api::spec::MachineSpec;
-use vmm::machine::{self, Description, Machine, Preparation, Prepared};
+use vmm::machine::{self, Description, Front, Machine, Preparation, Prepared};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ pub(crate) fn serve(path: &Path, id: Option<String>) -> Result<Exit, Failure> {
         if preparation.serve(&mut front)? == Prepared::Stop {
             return Ok(Exit::Done);
         }
-        match start(front.spec()) {
+        match start(&front) {
             Ok((mut machine, _helpers)) => {
                 machine.serve(front);
                 return Ok(exit_of(machine.run()?));
@@ -42,8 +42,9 @@ fn bare() -> MachineSpec {
 }
 
 /// Starts the machine, with what has to live as long as it does.
-fn start(spec: &MachineSpec) -> Result<(Machine, Helpers), Failure> {
-    let (setup, helpers) = Opening::begin(spec).and_then(Opening::finish)?;
+fn start(front: &Front) -> Result<(Machine, Helpers), Failure> {
+    let opening = Opening::begin(front.spec(), front.metadata().clone())?;
+    let (setup, helpers) = opening.finish()?;
     Ok((machine::start(setup)?, helpers))
 }
 

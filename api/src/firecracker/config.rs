@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Balloon, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Words};
-use crate::spec::MachineSpec;
+use crate::spec::{MachineSpec, MmdsSpec};
 
 /// `GET /vm/config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,8 @@ pub struct VmConfig {
     pub boot_source: BootSource,
     /// The size of the machine.
     pub machine_config: MachineConfig,
+    /// The metadata service, where there is one.
+    pub mmds_config: Option<MmdsSpec>,
     /// The source of random numbers, where there is one.
     pub entropy: Option<Entropy>,
     /// Network interfaces.
@@ -37,6 +39,7 @@ impl VmConfig {
                 .collect(),
             boot_source: BootSource::of(spec),
             machine_config: MachineConfig::of(spec, words),
+            mmds_config: spec.mmds.clone(),
             entropy: Entropy::of(spec),
             network_interfaces: nets
                 .map(|(index, net)| NetworkInterface::of(spec.net_name(index), net))

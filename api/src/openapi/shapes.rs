@@ -12,7 +12,7 @@ use crate::http::Method::{Get, Patch, Put};
 use crate::machine::{DeviceView, MachineView, ReportValue};
 use crate::plan::Hex;
 use crate::request as ours;
-use crate::spec::{ConsoleBackend, MachineSpec, PortBackend};
+use crate::spec::{ConsoleBackend, MachineSpec, MmdsSpec, PortBackend};
 
 /// Every route, in the order of the table of routes.
 #[rustfmt::skip]
@@ -30,6 +30,7 @@ pub(super) const WORDS: &[Words] = &[
     (Get, "/balloon/statistics", None, Some(numbers)),
     (Patch, "/balloon/statistics", Some(of::<theirs::BalloonStatisticsPatch>), None),
     (Put, "/actions", Some(of::<theirs::Action>), None),
+    (Put, "/mmds/config", Some(of::<MmdsSpec>), None),
     (Get, "/vm/config", None, Some(of::<theirs::VmConfig>)),
 
     (Get, "/coracle/v1/machine", None, Some(of::<MachineView>)),

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::words;
 use super::{
-    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, NetSpec, PanicAction,
-    RateSpec, SizeSpec, VsockSpec, WatchdogAction,
+    BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, MmdsSpec, NetSpec,
+    PanicAction, RateSpec, SizeSpec, VsockSpec, WatchdogAction,
 };
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
@@ -38,6 +38,9 @@ pub struct MachineSpec {
     /// The network interfaces, in the order in which the guest names them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetSpec>,
+    /// The metadata service, where there is one on a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mmds: Option<MmdsSpec>,
     /// The console.
     pub console: ConsoleSpec,
     /// Further ports: named channels between programs of the host and of the guest.
@@ -82,6 +85,7 @@ impl Default for MachineSpec {
             hugepages: false,
             disks: Vec::new(),
             nets: Vec::new(),
+            mmds: None,
             console: ConsoleSpec::default(),
             console_ports: Vec::new(),
             rng: true,

@@ -11,14 +11,16 @@ use api::spec::{
     TextError,
 };
 use clap::Args;
+use serde::de::DeserializeOwned;
+use vmm::machine::Metadata;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::flags::{balloon, console_port, disk, net, number, vsock};
+use crate::flags::{balloon, console_port, disk, mmds, net, number, vsock};
 use crate::{launch, logger};
 
-/// Longest specification that is read: a mistyped path shouldn't fill the memory.
-const MAX_SPEC_BYTES: u64 = 1 << 20;
+/// Longest file of JSON that is read: a mistyped path shouldn't fill the memory.
+const MAX_JSON_BYTES: u64 = 1 << 20;
 
 const KEYS: &str = "\
 While the console is a terminal, Ctrl-] is the monitor's key: Ctrl-] ? lists what can follow it.
@@ -104,6 +106,10 @@ pub(crate) struct Flags {
     #[arg(long, short = 'p', value_name = "PORT", help_heading = "Machine")]
     publish: Vec<String>,
 
+    /// Metadata that the guest reads at 169.254.169.254, FILE[,version=v1]
+    #[arg(long, value_name = "MMDS", help_heading = "Machine")]
+    mmds: Option<String>,
+
     /// Streams between programs of guest and host, cid=N,path=SOCKET
     #[arg(long, value_name = "VSOCK", help_heading = "Machine")]
     vsock: Option<OsString>,
@@ -188,7 +194,11 @@ impl Flags {
         if self.print_plan {
             return launch::show(&spec);
         }
-        launch::machine(&spec, self.api_sock.as_deref())
+        let metadata = match &self.mmds {
+            Some(value) => mmds::read(&mmds::parse(value)?.path)?,
+            None => Metadata::default(),
+        };
+        launch::machine(&spec, metadata, self.api_sock.as_deref())
     }
 
     /// The machine that the flags ask for.
@@ -252,6 +262,11 @@ impl Flags {
             spec.nets.push(net::parse(value)?);
         }
         net::publish(&mut spec.nets, &self.publish);
+        if let Some(value) = &self.mmds {
+            let mut mmds = mmds::parse(value)?.spec;
+            mmds.network_interfaces = (0..spec.nets.len()).map(|at| spec.net_name(at)).collect();
+            spec.mmds = Some(mmds);
+        }
         if let Some(value) = &self.vsock {
             spec.vsock = Some(vsock::parse(value)?);
         }
@@ -337,28 +352,37 @@ fn seconds(text: &str) -> Result<u64, Failure> {
 }
 
 fn read_spec(path: &Path) -> Result<MachineSpec, Failure> {
-    let open = vmm::files::open_input("spec", path)?;
+    let hint = "correct the file; `{}` is the smallest specification";
+    read_json("spec", path, hint)
+}
+
+/// What is in a file of JSON that `what` names.
+///
+/// # Errors
+/// When it can't be read, is too long, or holds something else.
+pub(super) fn read_json<T: DeserializeOwned>(
+    what: &'static str,
+    path: &Path,
+    hint: &str,
+) -> Result<T, Failure> {
+    let open = vmm::files::open_input(what, path)?;
     let text = read_limited(&open.file).map_err(|reason| {
-        Failure::input(
-            format!("spec {}: {reason}", path.display()),
-            "give a JSON file with a machine specification",
-        )
+        let message = format!("{what} {}: {reason}", path.display());
+        Failure::input(message, "give a short file of JSON")
     })?;
     serde_json::from_str(&text).map_err(|error| {
-        Failure::input(
-            format!("spec {}: {error}", path.display()),
-            "correct the file; `{}` is the smallest specification",
-        )
+        let message = format!("{what} {}: {error}", path.display());
+        Failure::input(message, hint)
     })
 }
 
 fn read_limited(file: &File) -> Result<String, String> {
     let mut text = String::new();
-    file.take(MAX_SPEC_BYTES + 1)
+    file.take(MAX_JSON_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|e| e.to_string())?;
     match u64::try_from(text.len()) {
-        Ok(len) if len <= MAX_SPEC_BYTES => Ok(text),
+        Ok(len) if len <= MAX_JSON_BYTES => Ok(text),
         _ => Err("is longer than 1 MiB".to_owned()),
     }
 }

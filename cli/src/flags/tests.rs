@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use api::spec::{
     BalloonSpec, ConsoleBackend, ConsoleDevice, ConsolePortSpec, DiskSpec, KernelFormat,
-    KernelProtocol, KernelSpec, MachineSpec, NetKind, NetSpec, PanicAction, PlatformTables,
-    PortBackend, RateSpec, SizeSpec, Transport, UserNetSpec, VsockSpec, WatchdogAction,
+    KernelProtocol, KernelSpec, MachineSpec, MmdsSpec, MmdsVersion, NetKind, NetSpec, PanicAction,
+    PlatformTables, PortBackend, RateSpec, SizeSpec, Transport, UserNetSpec, VsockSpec,
+    WatchdogAction,
 };
 use clap::CommandFactory;
 
@@ -39,7 +40,7 @@ fn no_flags_are_the_default_machine() {
 fn every_flag() {
     let words = "--kernel /k --kernel-format elf --kernel-protocol pvh --initrd /i --cmdline a=1 \
                  --cmdline -b --no-default-cmdline --cpus 4 --memory 2G --hugepages --disk /d,ro \
-                 --disk /e,id=e --net tap:vm0,mtu=9000 --net user -p 8080:80 \
+                 --disk /e,id=e --net tap:vm0,mtu=9000 --net user -p 8080:80 --mmds /m,compat \
                  --no-rng --rng-limit 64K --balloon size=64M,reporting \
                  --watchdog report \
                  --console-port name=a,pty,console --panic report --vsock cid=9,path=/v \
@@ -85,6 +86,12 @@ fn every_flag() {
                 ..NetSpec::default()
             },
         ],
+        mmds: Some(MmdsSpec {
+            version: MmdsVersion::V2,
+            network_interfaces: vec!["net0".into(), "net1".into()],
+            ipv4_address: None,
+            imds_compat: true,
+        }),
         console: api::spec::ConsoleSpec {
             backend: ConsoleBackend::File("/log".into()),
             device: ConsoleDevice::Virtio,

@@ -8,7 +8,7 @@ use harness::netns::Namespace;
 use harness::pty::OnTerminal;
 use harness::vm::SHORTLY;
 use harness::{Exit, TestVm, coracle, guests, skip};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -64,6 +64,40 @@ fn fetch(terminal: &mut OnTerminal, url: &str) {
     let sum = sum.split_whitespace().next().unwrap();
     let fetch = format!("wget -q -O /tmp/got {url}; md5sum /tmp/got");
     run(terminal, &fetch, sum);
+}
+
+#[test]
+fn a_guest_reads_its_metadata_as_it_is_now() {
+    if skip::without_kvm() {
+        return;
+    }
+    let vm = TestVm::new().unwrap();
+    let metadata = br#"{"latest": {"meta-data": {"instance-id": "vm-first"}}}"#;
+    let file = vm.file("meta.json", metadata).unwrap();
+    let socket = vm.folder().join("api.sock");
+    let vm = vm.args(&["--net", "user", "--mmds"]);
+    let vm = vm.arg(format!("{},version=v1", file.display()));
+    let vm = vm.arg("--api-sock").arg(&socket);
+    let mut terminal = shell(&vm.command().unwrap());
+    let read = "wget -q -O - http://169.254.169.254/latest/meta-data/instance-id";
+    run(&mut terminal, read, "vm-first");
+    let mut client = Client::connect(&socket, SHORTLY).unwrap();
+    let change = json!({"latest": {"meta-data": {"instance-id": "vm-second"}}});
+    assert_eq!(client.patch("/mmds", &change).unwrap().status, 204);
+    run(&mut terminal, read, "vm-second");
+    run(
+        &mut terminal,
+        "wget http://169.254.169.254/nope",
+        "404 Not Found",
+    );
+    let config = client.get("/vm/config").unwrap().json();
+    assert_eq!(config["mmds-config"]["network_interfaces"], json!(["net0"]));
+    let devices = client.get("/coracle/v1/devices").unwrap().json();
+    let devices = devices.as_array().unwrap();
+    let net = devices.iter().find(|device| device["name"] == "net0");
+    let counts = &net.unwrap()["report"]["metadata"];
+    assert_eq!(counts["requests"], 3, "{counts}");
+    leave(&mut terminal);
 }
 
 /// A program that ends with the test.

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod disk;
 pub mod hot;
+pub mod metadata;
 pub mod report;
 pub mod script;
 pub mod setup;

@@ -115,6 +115,12 @@ pub enum Problem {
     OnlyUser,
     /// What only passt has.
     OnlyPasst,
+    /// An address that others than the guest's neighbours may have.
+    NotLinkLocal,
+    /// A metadata service on no network.
+    NoInterface,
+    /// The name of a network that the machine doesn't have.
+    UnknownInterface,
 }
 
 impl ConfigError {
@@ -193,6 +199,9 @@ impl std::fmt::Display for Problem {
             Self::FdsAndQueues => write!(f, "not the number of descriptors"),
             Self::OnlyTap => write!(f, "a name and descriptors are for taps"),
             Self::OnlyPasst => write!(f, "a socket's path is for passt"),
+            Self::NotLinkLocal => write!(f, "not an IPv4 address that is link-local"),
+            Self::NoInterface => write!(f, "the metadata would be on no network"),
+            Self::UnknownInterface => write!(f, "the machine has no such network interface"),
             Self::OnlyUser => write!(
                 f,
                 "publish, allow, deny, host, ipv6, subnet and dns are for user-mode networks"
@@ -241,6 +250,11 @@ impl Problem {
             Self::FdsAndQueues => format!("leave {field} out, or give an fd= for each"),
             Self::OnlyTap => "write --net tap:NAME".to_owned(),
             Self::OnlyPasst => "write --net passt:PATH".to_owned(),
+            Self::NotLinkLocal => {
+                "give one from 169.254.1.0 to 169.254.254.255, or leave it out".to_owned()
+            }
+            Self::NoInterface => "name a network interface, such as that of --net user".to_owned(),
+            Self::UnknownInterface => "describe the network interface first".to_owned(),
             Self::OnlyUser => "write --net user, or leave them out".to_owned(),
         }
     }

@@ -5,6 +5,7 @@ mod balloon;
 mod console_port;
 mod disk;
 mod error;
+mod metadata;
 mod net;
 mod size;
 mod text;
@@ -26,6 +27,7 @@ pub use devices::virtio::balloon::Settings as BalloonSettings;
 pub(crate) use disk::access;
 pub use disk::{DiskConfig, DiskId, Root};
 pub use error::{ConfigError, Problem};
+pub use metadata::MmdsConfig;
 pub use net::{LinkConfig, MacAddress, NetConfig};
 pub(crate) use size::HUGE_PAGE_BYTES;
 pub use size::{MIN_MEMORY_BYTES, MemorySize, Size};
@@ -155,6 +157,8 @@ impl TryFrom<&MachineSpec> for Config {
             None => MemorySize::constant(OTHER_MEMORY_BYTES),
         };
         let cpus: CpuCount = spec.cpus.try_into()?;
+        let mut nets = net::read_all(spec)?;
+        metadata::read(spec, &mut nets)?;
         Ok(Self {
             kernel,
             initrd: spec.initrd.clone(),
@@ -167,7 +171,7 @@ impl TryFrom<&MachineSpec> for Config {
                 .as_ref()
                 .map_or_else(|| Size(memory.bytes()).to_string(), ToString::to_string),
             hugepages: spec.hugepages,
-            nets: net::read_all(spec)?,
+            nets,
             disks: disk::read_all(spec, cpus)?,
             console: spec.console.backend.clone(),
             console_device: spec.console.device,

@@ -9,7 +9,7 @@ use devices::limit::Limits;
 use devices::net::tap::{self, MAX_NAME_BYTES, TapRequest};
 
 use super::disk::bucket;
-use super::{ConfigError, Problem, check_path, excerpt};
+use super::{ConfigError, MmdsConfig, Problem, check_path, excerpt};
 
 /// Most network interfaces of a machine.
 const MAX_NETS: usize = 8;
@@ -41,6 +41,8 @@ pub struct NetConfig {
     pub rx: Limits,
     /// What the guest may send in a time.
     pub tx: Limits,
+    /// The metadata service in front of it.
+    pub mmds: Option<MmdsConfig>,
 }
 
 /// What is behind a network interface.
@@ -186,6 +188,7 @@ fn read(index: usize, spec: &NetSpec) -> Result<NetConfig, ConfigError> {
         pairs,
         rx: flow(["net rx", "net rx packets"], &spec.rx)?,
         tx: flow(["net tx", "net tx packets"], &spec.tx)?,
+        mmds: None,
     })
 }
 

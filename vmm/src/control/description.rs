@@ -1,12 +1,15 @@
 //! What a machine is, in the words of those who described it. It answers every question of what
 //! was asked for, in every state of the machine; what is changed while the guest runs is noted.
 
+use std::collections::BTreeMap;
+
 use api::error::{ApiError, Code};
 use api::firecracker::{Balloon, InstanceInfo, MachineConfig, NAMELESS, Version, VmConfig, Words};
 use api::http::Response;
 use api::machine::{MachineState, MachineView};
-use api::request::Topic;
+use api::request::{MetadataChange, Topic};
 use api::spec::{MachineSpec, SizeSpec};
+use mmds::{Metadata, StoreError};
 
 /// Coracle's own version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -17,6 +20,8 @@ pub struct Description {
     id: String,
     pub(super) spec: MachineSpec,
     pub(super) words: Words,
+    /// What the guest can read; copies share it.
+    metadata: Metadata,
 }
 
 impl Description {
@@ -27,13 +32,44 @@ impl Description {
             id: id.unwrap_or_else(|| NAMELESS.to_owned()),
             spec,
             words: Words::default(),
+            metadata: Metadata::default(),
         }
+    }
+
+    /// The same, with this metadata.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        Self { metadata, ..self }
     }
 
     /// The specification that has come of it.
     #[must_use]
     pub fn spec(&self) -> &MachineSpec {
         &self.spec
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Changes the metadata, which the guest sees at once.
+    ///
+    /// # Errors
+    /// When it cannot be so; it is as it was then.
+    pub(super) fn change_metadata(&self, change: MetadataChange) -> Result<Response, ApiError> {
+        let done = match change {
+            MetadataChange::Put(document) => self.metadata.put(document),
+            MetadataChange::Merge(patch) => self.metadata.patch(&patch),
+        };
+        done.map(|()| Response::done()).map_err(|error| {
+            let (code, hint) = match error {
+                StoreError::TooLarge { .. } => (Code::TooLarge, "keep less in it"),
+                StoreError::Nothing => (Code::WrongState, "PUT metadata first"),
+            };
+            ApiError::new(code, error.to_string(), hint)
+        })
     }
 
     /// Tells what is asked of a machine in `state`.
@@ -48,6 +84,10 @@ impl Description {
                 let balloon = spec.balloon.as_ref().ok_or_else(no_balloon)?;
                 Response::json(200, &Balloon::of(balloon))
             }
+            Topic::Metadata => match self.metadata.get() {
+                Some(document) => Response::json(200, &*document),
+                None => Response::json(200, &BTreeMap::<&str, ()>::new()),
+            },
         })
     }
 

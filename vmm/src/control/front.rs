@@ -4,6 +4,7 @@ use api::error::{ApiError, Dialect};
 use api::http::Response;
 use api::server::{Server, Ticket};
 use api::spec::MachineSpec;
+use mmds::Metadata;
 
 use super::description::Description;
 
@@ -38,6 +39,12 @@ impl Front {
     #[must_use]
     pub fn spec(&self) -> &MachineSpec {
         self.description.spec()
+    }
+
+    /// The metadata of the machine.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        self.description.metadata()
     }
 
     /// Tells who asked for it that the machine runs.

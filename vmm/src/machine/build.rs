@@ -145,6 +145,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         disks,
         links,
         system,
+        metadata,
         console,
     } = setup;
     let HostConsole {
@@ -160,6 +161,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         disks: disks.into_iter().map(Some).collect(),
         links: links.into_iter().map(Some).collect(),
         system,
+        metadata,
         requests: requester,
         power,
     };

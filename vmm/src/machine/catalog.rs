@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use api::spec::{
     ConsolePortSpec, DiskCache, DiskFormat, PanicAction, PortBackend, SourceMac, WatchdogAction,
@@ -30,18 +31,22 @@ use devices::virtio::transport::pci::WINDOW_BYTES;
 use devices::virtio::vsock::{SocketFile, Vsock};
 use devices::virtio::{DeviceSlot, SlotHandle, VirtioDevice, connect, connect_pci};
 use devices::{Doorbell, GuestRam, IrqLine, PowerLine};
+use mmds::{Metadata, MetadataLink, Service};
 
 use super::MachineError;
 use super::pci::{self, SharedRoutes};
 use crate::blueprint::{
     Blueprint, DeviceBlueprint, DeviceKind, DiskBlueprint, DiskSource, PciBlueprint, Window,
 };
-use crate::config::NetConfig;
+use crate::config::{MmdsConfig, NetConfig};
 use crate::kvm::{Routes, Vm};
 use crate::vcpu::Buses;
 
 /// The attempt, when the host has no descriptors left for a virtio device.
 const CONNECT: &str = "creating a virtio device's descriptors";
+
+/// The attempt, when the host has no descriptors or random bytes for the metadata service.
+const METADATA: &str = "creating the metadata service";
 
 /// A doorbell that KVM could ring by itself, and where the driver writes.
 #[derive(Debug)]
@@ -57,6 +62,7 @@ pub(super) struct Parts {
     pub(super) disks: Vec<Option<File>>,
     pub(super) links: Vec<Option<Box<dyn Link>>>,
     pub(super) system: Option<&'static [u8]>,
+    pub(super) metadata: Metadata,
     pub(super) requests: Reporter<UserRequest>,
     pub(super) power: PowerLine,
 }
@@ -78,6 +84,8 @@ pub(super) struct Catalog<'a> {
     /// The built-in guest's init greets once it has the console open.
     hold_console_input: bool,
     console: Option<SlotHandle>,
+    /// The metadata service, which is one on all networks that have it.
+    service: Option<Service>,
     handles: Vec<(String, SlotHandle)>,
     bells: Vec<BellAt>,
 }
@@ -118,6 +126,7 @@ impl<'a> Catalog<'a> {
             serial_button: None,
             hold_console_input: false,
             console: None,
+            service: None,
             handles: Vec::new(),
             bells: Vec::new(),
         }
@@ -369,8 +378,30 @@ impl<'a> Catalog<'a> {
             receive: config.rx,
             transmit: config.tx,
         };
+        let link = match &config.mmds {
+            Some(mmds) => self.with_metadata(link, mmds).map_err(host(METADATA))?,
+            None => link,
+        };
         let model = Net::new(link, &settings).map_err(host("creating a network device"))?;
         self.virtio("net", device, Box::new(model)).map(drop)
+    }
+
+    /// A network with the metadata service in front of it.
+    fn with_metadata(
+        &mut self,
+        link: Box<dyn Link>,
+        config: &MmdsConfig,
+    ) -> std::io::Result<Box<dyn Link>> {
+        let service = match &self.service {
+            Some(service) => service.clone(),
+            None => {
+                let metadata = self.parts.metadata.clone();
+                Service::new(metadata, config.settings, Instant::now())?
+            }
+        };
+        self.service = Some(service.clone());
+        let link = MetadataLink::new(link, service, config.address)?;
+        Ok(Box::new(link))
     }
 
     fn virtio(

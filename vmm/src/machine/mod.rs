@@ -11,6 +11,7 @@ mod pci;
 pub use crate::control::{ControlError, Description, Front, Preparation, Prepared};
 pub use crate::memory::{KernelBytes, MemoryError};
 pub use console::HostConsole;
+pub use mmds::Metadata;
 
 use std::fs::File;
 
@@ -43,6 +44,8 @@ pub struct Setup {
     pub links: Vec<Box<dyn Link>>,
     /// The built-in guest's system image.
     pub system: Option<&'static [u8]>,
+    /// What the guest can read of its metadata service, where it has one.
+    pub metadata: Metadata,
     /// The console's host side.
     pub console: HostConsole,
 }

@@ -23,6 +23,7 @@ const LINES_SHOWN: usize = 40;
 const STILL_RUNNING: Duration = Duration::from_secs(30);
 /// How long an answer of the program's API may take; the machine is emulated.
 const API_PATIENCE: Duration = Duration::from_secs(20);
+const API_TENTHS: u32 = 200;
 
 fn main() {
     if let Err(error) = run() {
@@ -167,6 +168,10 @@ fn beside(line: &str, case: &str, deadline: Instant, console: &mut Vec<u8>) -> R
 
 /// Asks the program's API and judges the status.
 fn ask(request: &Request) -> Result<()> {
+    // A program that has only just begun has none yet.
+    if !setup::wait_for_path(script::SOCKET, API_TENTHS) {
+        bail!("no socket appears at {}", script::SOCKET);
+    }
     let mut client = Client::connect(Path::new(script::SOCKET), API_PATIENCE)?;
     let body = Some(request.body.as_bytes()).filter(|body| !body.is_empty());
     let method = Method::named(&request.method);

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{agent, setup};
+use rustix::system::{RebootCommand, reboot};
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -49,6 +50,12 @@ fn guest() -> Result<()> {
     setup::up("eth0", &addresses)?;
     if let Some(gateway) = setup::argument("gateway") {
         setup::ip(&["route", "add", "default", "via", &gateway])?;
+    }
+    if setup::argument("metadata").is_some() {
+        if let Err(error) = lab::metadata::run() {
+            println!("lab-net: wrong: {error:#}");
+        }
+        return Ok(reboot(RebootCommand::Restart)?);
     }
     let host = setup::argument("host").context("host=")?;
     let host = host.parse().with_context(|| host.clone())?;

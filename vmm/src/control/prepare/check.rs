@@ -57,6 +57,16 @@ pub(super) fn disk(spec: &MachineSpec, place: usize) -> Result<(), ApiError> {
     }
 }
 
+/// The metadata service, and the networks that it is on.
+pub(super) fn mmds(spec: &MachineSpec) -> Result<(), ApiError> {
+    let part = MachineSpec {
+        nets: spec.nets.clone(),
+        mmds: spec.mmds.clone(),
+        ..any_kernel()
+    };
+    read(&part).map(drop)
+}
+
 /// A machine with a kernel of its own, which one will be said later.
 fn any_kernel() -> MachineSpec {
     MachineSpec {

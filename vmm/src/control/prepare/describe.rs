@@ -33,6 +33,10 @@ impl Description {
                 let place = put_disk(spec, *disk)?;
                 check::disk(spec, place)?;
             }
+            Part::Mmds(mmds) => {
+                spec.mmds = Some(mmds);
+                check::mmds(spec)?;
+            }
         }
         *self = next;
         Ok(())

@@ -95,6 +95,7 @@ fn carry_out(front: &mut Front, call: Call, client: Client) -> Option<Prepared> 
     let outcome = match call {
         Call::Tell(topic) => description.tell(topic, MachineState::NotStarted),
         Call::Machine => Ok(Response::json(200, &description.view())),
+        Call::ChangeMetadata(change) => description.change_metadata(change),
         Call::Describe(part) => description.describe(part).map(|()| Response::done()),
         Call::Start => match may_start(front, client.dialect) {
             Ok(()) => {

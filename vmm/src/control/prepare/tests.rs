@@ -65,16 +65,21 @@ impl Desk {
         (status, serde_json::from_str(body).unwrap_or_default())
     }
 
-    /// Asks and is answered, by a turn of the server.
+    /// Asks and is answered, by as many turns of the server as the request takes.
     fn ask(&mut self, line: &str, body: &Value) -> (u16, Value) {
         let text = match body {
             Value::Null => String::new(),
             body => body.to_string(),
         };
         self.send(line, &text);
-        let ready = self.preparation.wait(&self.front).unwrap();
-        assert_eq!(turn(&mut self.front, &ready), None, "{line} {text}");
-        self.come()
+        loop {
+            let ready = self.preparation.wait(&self.front).unwrap();
+            assert_eq!(turn(&mut self.front, &ready), None, "{line} {text}");
+            let come = self.come();
+            if come.0 != 0 {
+                return come;
+            }
+        }
     }
 
     fn put(&mut self, path: &str, body: &Value) -> u16 {
@@ -118,6 +123,70 @@ fn what_is_described_is_told_back() {
     let (_, machine) = desk.ask("GET /coracle/v1/machine", &Value::Null);
     assert_eq!(machine["state"], "not-started");
     assert_eq!(machine["vcpus"], 2);
+}
+
+#[test]
+fn metadata_is_put_changed_and_told() {
+    let mut desk = Desk::new();
+    let nothing = (200, json!({}));
+    assert_eq!(desk.ask("GET /mmds", &Value::Null), nothing);
+    let change = json!({"latest": {"a": null, "b": 2}});
+    assert_eq!(desk.ask("PATCH /mmds", &change).0, 400);
+    assert_eq!(desk.ask("PATCH /coracle/v1/metadata", &change).0, 409);
+    assert_eq!(desk.ask("GET /mmds", &Value::Null), nothing);
+    let first = json!({"latest": {"a": 1}});
+    assert_eq!(desk.put("/mmds", &first), 204);
+    assert_eq!(desk.ask("PATCH /mmds", &change).0, 204);
+    let second = (200, json!({"latest": {"b": 2}}));
+    assert_eq!(desk.ask("GET /coracle/v1/metadata", &Value::Null), second);
+    // Together more than there may be, each by itself not.
+    let more = |name: &str| json!({name: "x".repeat(40_000)});
+    assert_eq!(desk.ask("PATCH /mmds", &more("c")).0, 204);
+    let (status, answer) = desk.ask("PATCH /mmds", &more("d"));
+    assert_eq!((status, &answer["code"]), (413, &json!("too-large")));
+    assert!(answer["fault_message"].is_string());
+    assert_eq!(desk.ask("PATCH /coracle/v1/metadata", &more("d")).0, 413);
+    assert_eq!(desk.ask("GET /mmds", &Value::Null).1["d"], Value::Null);
+    assert_eq!(desk.put("/mmds", &json!([])), 204);
+    assert_eq!(desk.ask("GET /mmds", &Value::Null), (200, json!([])));
+}
+
+#[test]
+fn the_metadata_service_is_on_networks_that_there_are() {
+    let mut desk = Desk::new();
+    let config = |names: Value| json!({"network_interfaces": names});
+    let with = |field: &str, value: Value| {
+        let mut body = config(json!(["net0"]));
+        body[field] = value;
+        body
+    };
+    assert_eq!(desk.put("/mmds/config", &config(json!(["net0"]))), 400);
+    let machine = json!({"nets": [{"kind": "user"}, {"kind": "user", "id": "eth7"}]});
+    assert_eq!(desk.put("/coracle/v1/machine", &machine), 204);
+    for body in [
+        config(json!([])),
+        config(json!(["net1"])),
+        config(json!(["net0", "net2"])),
+        json!({"version": "V2"}),
+        with("version", json!("V3")),
+        with("ipv4_address", json!("10.0.0.1")),
+        with("ipv4_address", json!("169.254.0.1")),
+        with("ipv4_address", json!("169.254.255.1")),
+        with("ipv4_address", json!("169.254.1")),
+        with("imds_compat", json!(1)),
+        with("more", json!(1)),
+    ] {
+        assert_eq!(desk.put("/mmds/config", &body), 400, "{body}");
+    }
+    assert_eq!(desk.config()["mmds-config"], Value::Null);
+    assert_eq!(desk.put("/mmds/config", &config(json!(["eth7"]))), 204);
+    let told = json!({"version": "V1", "network_interfaces": ["eth7"], "ipv4_address": null,
+        "imds_compat": false});
+    assert_eq!(desk.config()["mmds-config"], told);
+    let all = json!({"version": "V2", "network_interfaces": ["eth7", "net0"],
+        "ipv4_address": "169.254.169.250", "imds_compat": true});
+    assert_eq!(desk.put("/mmds/config", &all), 204);
+    assert_eq!(desk.config()["mmds-config"], all);
 }
 
 #[test]

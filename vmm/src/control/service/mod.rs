@@ -136,6 +136,7 @@ impl Api {
         let change = |place, change| work(Some(place), Work::Waiting(change));
         match call {
             Call::Tell(topic) => told(self.front.description.tell(topic, STATE)?),
+            Call::ChangeMetadata(change) => told(self.front.description.change_metadata(change)?),
             Call::Machine => told(Response::json(200, &machine.view())),
             Call::PressPowerButton => Ok(Begun::Event(Event::Request(UserRequest::PowerButton))),
             Call::Drive { id, change: wanted } => {

@@ -36,6 +36,7 @@ pub(super) fn options(net: &NetConfig) -> Vec<String> {
     options.extend(net.link.mtu().map(|mtu| format!("mtu={mtu}")));
     options.extend(named_rates(["rx", "rx-packets"], net.rx));
     options.extend(named_rates(["tx", "tx-packets"], net.tx));
+    options.extend(net.mmds.map(|mmds| format!("mmds={}", mmds.address)));
     match &net.link {
         LinkConfig::Tap(TapRequest { fds, .. }) => {
             options.extend(fds.iter().map(|fd| format!("fd={fd}")));

@@ -12,7 +12,7 @@ const NO_LIMIT: &str = r#"{"limits": {"bandwidth": null}}"#;
 
 /// The cases of this area.
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = vec![button()];
+    let mut cases = vec![button(), metadata()];
     for kernel in ["lean", "cloud"] {
         cases.push(limits(kernel));
         cases.push(sizes(kernel));
@@ -60,6 +60,46 @@ fn sizes(kernel: &str) -> Case {
         Step::Resize(HOT.to_owned(), 1 << 20),
     ];
     hot(kernel, "sizes", steps)
+}
+
+/// A guest that is described and started through the API, and reads its metadata.
+fn metadata() -> Case {
+    let machine = r#"{"kernel": {"path": "/kernels/lean"}, "initrd": "/initrds/net",
+        "memory": "256M", "nets": [{"kind": "user"}],
+        "cmdline": "addresses=10.0.2.15/24 gateway=10.0.2.2 metadata=read"}"#;
+    let config = r#"{"network_interfaces": ["net0"], "version": "V2"}"#;
+    let long = "x".repeat(20_000);
+    let first = format!(r#"{{"latest": {{"name": "first", "list": [1, 2], "long": "{long}"}}}}"#);
+    let change = r#"{"latest": {"name": "second"}}"#;
+    let too_large = format!(r#"{{"more": "{long}{long}"}}"#);
+    let nowhere = r#"{"network_interfaces": ["net1"]}"#;
+    let steps = vec![
+        ask(
+            204,
+            "PUT",
+            "/coracle/v1/machine",
+            &machine.replace('\n', " "),
+        ),
+        ask(400, "PUT", "/mmds/config", nowhere),
+        ask(204, "PUT", "/mmds/config", config),
+        ask(400, "PATCH", "/mmds", change),
+        ask(204, "PUT", "/mmds", &first),
+        ask(204, "PUT", "/coracle/v1/actions", r#"{"action": "start"}"#),
+        expect("lab-net: metadata first"),
+        expect("lab-net: waiting"),
+        ask(400, "PUT", "/mmds/config", config),
+        ask(413, "PATCH", "/mmds", &too_large),
+        ask(204, "PATCH", "/mmds", change),
+        go(),
+        expect("lab-net: changed second"),
+    ];
+    Case {
+        name: "lean-api-metadata".to_owned(),
+        arguments: words(&["vmm", "--api-sock", SOCKET]),
+        steps,
+        exit: REBOOTED,
+        seconds: LIMIT_SECONDS,
+    }
 }
 
 /// The power button, pressed by a client.
