@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::error::{ApiError, Code};
+use crate::http::parse::BODY_BYTES;
 use crate::http::{Request, Response};
 use crate::socket::Listener;
 use connection::Connection;
@@ -24,6 +25,8 @@ use connection::Connection;
 /// How much a client may have of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Bytes of a request's body.
+    pub body: usize,
     /// Connections at a time.
     pub connections: usize,
     /// How long a connection may be without a request, while there is room for others.
@@ -41,6 +44,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            body: BODY_BYTES,
             connections: 10,
             idle: Duration::from_secs(300),
             grace: Duration::from_secs(1),
@@ -189,7 +193,7 @@ impl Server {
             return;
         }
         self.connections
-            .push(Connection::new(stream, self.number, now));
+            .push(Connection::new(stream, self.number, self.limits.body, now));
         self.number = self.number.wrapping_add(1);
     }
 
@@ -216,7 +220,7 @@ fn refuse(stream: UnixStream, now: Instant) {
         "close connections that are not needed and try again",
     );
     let response = full.plain(503).with("Retry-After", "1");
-    Connection::new(stream, 0, now).end_with(&response, now);
+    Connection::new(stream, 0, 0, now).end_with(&response, now);
 }
 
 #[cfg(test)]

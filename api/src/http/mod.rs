@@ -69,7 +69,7 @@ pub struct Request {
     pub method: Method,
     /// To what: begins with a slash, as it was sent, a query included.
     pub path: String,
-    /// The body, of [`parse::BODY_BYTES`] at most.
+    /// The body.
     pub body: Vec<u8>,
     /// Whether the client wants to go on with this connection.
     pub keep_alive: bool,

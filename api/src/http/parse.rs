@@ -8,7 +8,7 @@ use super::{Method, Request};
 
 /// Longest head of a request: its line and headers.
 pub const HEAD_BYTES: usize = 8192;
-/// Longest body of a request.
+/// Longest body of a request, unless the server is told otherwise.
 pub const BODY_BYTES: usize = 51_200;
 /// Most headers of a request.
 pub const MOST_HEADERS: usize = 64;
@@ -56,8 +56,8 @@ pub enum Malformed {
     /// An `Expect` of something else than `100-continue`.
     #[error("the request expects what is not known")]
     Expectation,
-    /// More than [`BODY_BYTES`].
-    #[error("the body is longer than {BODY_BYTES} bytes")]
+    /// More than is taken: [`BODY_BYTES`] unless the server is told otherwise.
+    #[error("the body is longer than the server takes")]
     BodyTooLong,
 }
 
@@ -108,15 +108,33 @@ struct Head {
 }
 
 /// Takes bytes, gives requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parser {
+    most_body_bytes: usize,
     buffer: Vec<u8>,
     /// Where the rest begins that no request has taken.
     start: usize,
     head: Option<Head>,
 }
 
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new(BODY_BYTES)
+    }
+}
+
 impl Parser {
+    /// Takes bodies of so many bytes at most.
+    #[must_use]
+    pub fn new(most_body_bytes: usize) -> Self {
+        Self {
+            most_body_bytes,
+            buffer: Vec::new(),
+            start: 0,
+            head: None,
+        }
+    }
+
     /// Takes the next bytes. No more than [`room`](Self::room) ever need be given.
     pub fn push(&mut self, bytes: &[u8]) {
         let taken = std::mem::take(&mut self.start);
@@ -127,7 +145,8 @@ impl Parser {
     /// How many bytes can be of use: with so many there is a request or an error.
     #[must_use]
     pub fn room(&self) -> usize {
-        (HEAD_BYTES + BODY_BYTES).saturating_sub(self.rest().len())
+        let most = HEAD_BYTES.saturating_add(self.most_body_bytes);
+        most.saturating_sub(self.rest().len())
     }
 
     /// Whether nothing of a request has come.
@@ -199,6 +218,9 @@ impl Parser {
             Err(error) => return Err(Malformed::Syntax(error)),
         };
         let head = read(&request, window.get(..len).unwrap_or_default())?;
+        if head.body_bytes > self.most_body_bytes {
+            return Err(Malformed::BodyTooLong);
+        }
         self.start = self.start.saturating_add(len);
         Ok(Some(head))
     }
@@ -332,11 +354,7 @@ fn number(digits: &[u8]) -> Result<usize, Malformed> {
     }
     let number = std::str::from_utf8(digits).unwrap_or_default();
     // All digits: what does not fit is too large.
-    let number: usize = number.parse().map_err(|_| Malformed::BodyTooLong)?;
-    if number > BODY_BYTES {
-        return Err(Malformed::BodyTooLong);
-    }
-    Ok(number)
+    number.parse().map_err(|_| Malformed::BodyTooLong)
 }
 
 #[cfg(test)]

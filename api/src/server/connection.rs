@@ -66,11 +66,11 @@ impl AsFd for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, number: u64, now: Instant) -> Self {
+    pub(super) fn new(stream: UnixStream, number: u64, body: usize, now: Instant) -> Self {
         Self {
             stream,
             number,
-            parser: Parser::default(),
+            parser: Parser::new(body),
             out: Vec::new(),
             state: State::Receiving,
             since: now,
