@@ -6,24 +6,34 @@ mod action;
 mod balloon;
 mod boot_source;
 mod config;
+mod cpu_config;
 mod drive;
 mod entropy;
 mod instance;
 mod limiter;
+mod logger;
 mod machine_config;
+mod metrics;
 mod network;
+mod serial;
+mod vsock;
 
 pub use action::{Action, ActionType};
 pub(crate) use balloon::mebibytes;
-pub use balloon::{Balloon, BalloonPatch, BalloonStatisticsPatch};
+pub use balloon::{Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, HintingStatus};
 pub use boot_source::BootSource;
 pub use config::VmConfig;
+pub use cpu_config::CpuConfig;
 pub use drive::{CacheType, Drive, DrivePatch, IoEngine};
 pub use entropy::Entropy;
 pub use instance::{InstanceInfo, Version};
 pub use limiter::{RateLimiter, TokenBucket};
+pub use logger::{LogLevel, Logger};
 pub use machine_config::{CpuTemplate, HugePages, MachineConfig, MachineConfigPatch, Words};
+pub use metrics::{COUNTERS, Counter, Counts, Metrics, counts_line, groups};
 pub use network::NetworkInterface;
+pub use serial::Serial;
+pub use vsock::Vsock;
 
 /// The release of Firecracker whose API is spoken.
 pub const COMPATIBLE_VERSION: &str = "1.17.0";

@@ -5,14 +5,18 @@
 pub(crate) mod actions;
 pub(crate) mod balloon;
 pub(crate) mod boot_source;
+mod config_file;
+pub(crate) mod device;
 pub(crate) mod drive;
 pub(crate) mod entropy;
 pub(crate) mod limits;
 pub(crate) mod machine;
 pub(crate) mod mmds;
+pub(crate) mod net;
 pub(crate) mod tell;
 
 pub use balloon::{BalloonChange, Hinting};
+pub use config_file::read_config;
 pub use drive::DriveChange;
 pub use limits::{Change, LimitsChange};
 pub use mmds::MetadataChange;
@@ -20,11 +24,13 @@ pub use mmds::MetadataChange;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Code, Dialect};
-use crate::firecracker::{BootSource, MachineConfigPatch};
+use crate::firecracker::{BootSource, Entropy, Logger, MachineConfigPatch, Metrics};
 use crate::http::{Method, Request, Response};
 use crate::machine::MachineState;
-use crate::routes::{self, Route};
-use crate::spec::{DiskSpec, MachineSpec, MmdsSpec};
+use crate::routes::{self, Found, Route};
+use crate::spec::{
+    BalloonSpec, ConsoleBackend, DiskSpec, MachineSpec, MmdsSpec, NetSpec, VsockSpec,
+};
 use crate::strict;
 
 /// What a request asks of a machine.
@@ -40,6 +46,12 @@ pub enum Call {
     ChangeMetadata(MetadataChange),
     /// Start the machine.
     Start,
+    /// Write the monitor's log so.
+    Log(Logger),
+    /// Write counters to a file from now on.
+    Count(Metrics),
+    /// Write them now.
+    FlushMetrics,
     /// Press the power button.
     PressPowerButton,
     /// Change a drive.
@@ -51,6 +63,8 @@ pub enum Call {
     },
     /// The guest's account of its memory, in Firecracker's words.
     BalloonStatistics,
+    /// How free page hinting stands, in Firecracker's words.
+    HintingStatus,
     /// Change the balloon.
     ChangeBalloon(BalloonChange),
     /// Change the limits of the source of random numbers.
@@ -89,6 +103,22 @@ pub enum Part {
     Disk(Box<DiskSpec>),
     /// The metadata service.
     Mmds(MmdsSpec),
+    /// No disk of this name.
+    WithoutDisk(String),
+    /// A network interface, new or instead of the one of the same name.
+    Net(Box<NetSpec>),
+    /// No network interface of this name.
+    WithoutNet(String),
+    /// The socket device.
+    Vsock(VsockSpec),
+    /// The source of random numbers.
+    Entropy(Entropy),
+    /// The balloon.
+    Balloon(BalloonSpec),
+    /// The console's other end.
+    Console(ConsoleBackend),
+    /// Nothing that there is not anyway.
+    Nothing,
 }
 
 /// A request that was understood, or the answer to it.
@@ -115,16 +145,22 @@ pub fn read(request: &Request, state: MachineState) -> Read {
             });
         }
     };
-    let asked = Asked {
-        id: found.id.unwrap_or_default(),
-        body: &request.body,
-        dialect,
-        state,
-    };
-    match asked.read(found.route) {
+    match call(request, &found, state) {
         Ok(call) => Read::Call(call, dialect),
         Err(error) => Read::Refused(error.response(dialect)),
     }
+}
+
+/// The call that a request is to a machine in `state`.
+fn call(request: &Request, found: &Found<'_>, state: MachineState) -> Result<Call, ApiError> {
+    let asked = Asked {
+        method: request.method,
+        id: found.id.unwrap_or_default(),
+        body: &request.body,
+        dialect: routes::dialect(&request.path),
+        state,
+    };
+    asked.read(found.route)
 }
 
 /// Makes a call of a request that a route was found for.
@@ -133,6 +169,7 @@ pub(crate) type Reader = fn(&Asked<'_>) -> Result<Call, ApiError>;
 /// A request that a route was found for.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
+    method: Method,
     /// The name in its path; empty where the route has none.
     id: &'a str,
     body: &'a [u8],
@@ -142,24 +179,15 @@ pub(crate) struct Asked<'a> {
 
 impl Asked<'_> {
     fn read(&self, route: &Route) -> Result<Call, ApiError> {
-        self.check_body(route.method)?;
+        if matches!(self.method, Method::Get | Method::Delete) && !self.body.is_empty() {
+            let message = match self.dialect {
+                Dialect::Firecracker => format!("{} request cannot have a body.", self.method),
+                Dialect::Coracle => format!("a {} request takes no body", self.method),
+            };
+            return Err(ApiError::new(Code::BadBody, message, ""));
+        }
         self.must_be_in(route.states)?;
         (route.reader)(self)
-    }
-
-    /// What reads or removes takes no body, what changes needs one.
-    fn check_body(&self, method: Method) -> Result<(), ApiError> {
-        let without = matches!(method, Method::Get | Method::Delete);
-        if without == self.body.is_empty() {
-            return Ok(());
-        }
-        let message = match (self.dialect, without) {
-            (Dialect::Firecracker, true) => format!("{method} request cannot have a body."),
-            (Dialect::Firecracker, false) => format!("Empty {method} request."),
-            (Dialect::Coracle, true) => format!("a {method} request takes no body"),
-            (Dialect::Coracle, false) => format!("a {method} request needs a JSON body"),
-        };
-        Err(ApiError::new(Code::BadBody, message, ""))
     }
 
     /// Refuses what the machine's state does not allow.
@@ -180,8 +208,23 @@ impl Asked<'_> {
         Err(ApiError::new(Code::WrongState, message, ""))
     }
 
+    /// The body, if there is one.
+    fn body_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        match self.body {
+            [] => Ok(T::default()),
+            _ => self.body(),
+        }
+    }
+
     /// The body, whose fields are those of `T`.
     fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        if self.body.is_empty() {
+            let message = match self.dialect {
+                Dialect::Firecracker => format!("Empty {} request.", self.method),
+                Dialect::Coracle => format!("a {} request needs a JSON body", self.method),
+            };
+            return Err(ApiError::new(Code::BadBody, message, ""));
+        }
         strict::from_slice(self.body).map_err(|error| {
             let text = error.to_string();
             let message = match self.dialect {

@@ -4,7 +4,9 @@
 use crate::error::{ApiError, Code, Dialect};
 use crate::http::Method;
 use crate::machine::MachineState;
-use crate::request::{Reader, actions, balloon, boot_source, drive, entropy, machine, mmds, tell};
+use crate::request::{
+    Reader, actions, balloon, boot_source, device, drive, entropy, machine, mmds, net, tell,
+};
 
 /// What our own paths begin with.
 pub const OURS: &str = "/coracle/v1/";
@@ -52,7 +54,7 @@ macro_rules! rows_of {
     )+};
 }
 
-rows_of!(get => Get, put => Put, patch => Patch);
+rows_of!(get => Get, put => Put, patch => Patch, delete => Delete);
 
 /// Every operation.
 #[rustfmt::skip]
@@ -65,10 +67,29 @@ pub const ROUTES: &[Route] = &[
     put("/boot-source", FRESH, boot_source::put, "kernel, initial RAM disk and command line"),
     put("/drives/{id}", FRESH, drive::put, "a drive, new or instead of the one of that name"),
     patch("/drives/{id}", STARTED, drive::patch_theirs, "another image or other limits"),
+    delete("/drives/{id}", FRESH, drive::delete, "takes it away"),
+    put("/network-interfaces/{id}", FRESH, net::put, "a network interface on a tap"),
+    delete("/network-interfaces/{id}", FRESH, net::delete, "takes it away"),
+    put("/vsock", FRESH, device::put_vsock, "the socket device"),
+    put("/entropy", FRESH, entropy::put, "the source of random numbers"),
+    put("/serial", FRESH, device::put_serial, "the file that the console is written to"),
+    put("/cpu-config", FRESH, device::put_cpu_config, "what the guest sees of the CPU: no changes"),
     get("/balloon", ALWAYS, tell::balloon, "the balloon's set-up"),
+    put("/balloon", FRESH, balloon::put, "the balloon"),
     patch("/balloon", STARTED, balloon::patch_theirs, "another size for the balloon"),
     get("/balloon/statistics", STARTED, tell::balloon_statistics, "the guest's memory"),
     patch("/balloon/statistics", STARTED, balloon::patch_statistics, "how often it is told"),
+    patch("/balloon/hinting/start", STARTED, balloon::start_hinting, "tell of free memory"),
+    get("/balloon/hinting/status", STARTED, tell::hinting_status, "how far that is"),
+    patch("/balloon/hinting/stop", STARTED, balloon::stop_hinting, "use the free memory again"),
+    put("/pmem/{id}", ALWAYS, device::missing, "persistent memory: there is none"),
+    patch("/pmem/{id}", ALWAYS, device::missing, "persistent memory: there is none"),
+    delete("/pmem/{id}", ALWAYS, device::missing, "persistent memory: there is none"),
+    get("/hotplug/memory", ALWAYS, device::missing, "memory that comes later: there is none"),
+    put("/hotplug/memory", ALWAYS, device::missing, "memory that comes later: there is none"),
+    patch("/hotplug/memory", ALWAYS, device::missing, "memory that comes later: there is none"),
+    put("/logger", FRESH, device::put_logger, "where the monitor writes its log"),
+    put("/metrics", FRESH, device::put_metrics, "the file that counters are written to"),
     put("/actions", ALWAYS, actions::theirs, "start, or press the power button"),
     get("/mmds", ALWAYS, mmds::get, "the metadata"),
     put("/mmds", ALWAYS, mmds::put, "other metadata"),
@@ -202,7 +223,7 @@ mod tests {
             (Method::Patch, "/drives/%61", Code::UnknownPath, 0),
             (Method::Get, "/?a=b", Code::UnknownPath, 0),
             (Method::Get, "//", Code::UnknownPath, 0),
-            (Method::Put, "/balloon", Code::MethodNotAllowed, 2),
+            (Method::Post, "/balloon", Code::MethodNotAllowed, 3),
             (Method::Get, "/coracle/v1/", Code::UnknownPath, 0),
             (Method::Get, "/coracle/v1/machine/", Code::UnknownPath, 0),
             (

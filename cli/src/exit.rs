@@ -21,7 +21,15 @@ pub(crate) enum Exit {
     CpuFailure,
     /// The guest was killed because it didn't stop in time.
     Killed,
+    /// A code of another monitor, whose part is played.
+    Theirs(u8),
 }
+
+/// Firecracker's code for arguments that make no sense.
+pub(crate) const FIRECRACKER_ARGUMENTS: Exit = Exit::Theirs(153);
+
+/// Firecracker's code for a machine that can't be had.
+pub(crate) const FIRECRACKER_CONFIGURATION: Exit = Exit::Theirs(152);
 
 /// Every code with its meaning, as the help shows it.
 pub(crate) const TABLE: &str = "\
@@ -48,6 +56,7 @@ impl Exit {
             Self::GuestPanic => 5,
             Self::CpuFailure => 6,
             Self::Killed => 7,
+            Self::Theirs(code) => code,
         }
     }
 }

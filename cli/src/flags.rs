@@ -101,7 +101,10 @@ pub(crate) enum Command {
 /// # Errors
 /// When it makes no sense, with one sentence that says why.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Failure> {
-    let arguments: Vec<OsString> = arguments.collect();
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if let Some(theirs) = vmm::as_firecracker(&arguments) {
+        arguments = theirs;
+    }
     let parsed = match arguments.split_first() {
         Some((_, [command, ..])) if command == "boot" => {
             let rest = arguments.get(1..).unwrap_or_default();
@@ -136,6 +139,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
                 "no command given",
                 "try `coracle boot` or `coracle --help`",
             )),
+            _ if vmm::means_firecracker(&arguments) => Err(Failure {
+                exit: exit::FIRECRACKER_ARGUMENTS,
+                ..sentence(&error)
+            }),
             _ => Err(sentence(&error)),
         },
     }

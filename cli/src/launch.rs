@@ -24,7 +24,7 @@ use vmm::plan::{Inputs, depends_on_acpi, plan};
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
 use crate::net::{self, Helpers, Links};
-use crate::{embedded, print};
+use crate::{embedded, logger, print};
 
 const KVM: &str = "/dev/kvm";
 
@@ -40,16 +40,11 @@ pub(crate) fn machine(
     let (setup, _helpers) = opening.finish()?;
     let mut machine = machine::start(setup)?;
     if let Some(listener) = listener {
+        let server = Server::new(Some(listener), Limits::default());
         let description = Description::new(None, spec.clone()).with_metadata(metadata);
-        machine.serve(front(listener, description));
+        machine.serve(Front::new(server, description, logger::set_up));
     }
     Ok(exit_of(machine.run()?))
-}
-
-/// The side of a machine that the clients of its socket see.
-pub(crate) fn front(listener: Listener, description: Description) -> Front {
-    let server = Server::new(Some(listener), Limits::default());
-    Front::new(server, description)
 }
 
 /// A machine on its way from a specification to open descriptors. Bad input is told first, before

@@ -6,6 +6,7 @@ mod embedded;
 mod exit;
 mod failure;
 mod flags;
+mod input;
 mod kernel_check;
 mod launch;
 mod logger;

@@ -1,44 +1,111 @@
 //! A monitor whose machine is described through its API: it waits for the start, tries it, and
 //! waits again if that fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::error::{ApiError, Code};
+use api::firecracker::COMPATIBLE_VERSION;
+use api::server::{Limits, Server};
 use api::socket::Listener;
-use api::spec::MachineSpec;
+use api::spec::{MachineSpec, SizeSpec, Transport};
 use vmm::machine::{self, Description, Front, Machine, Preparation, Prepared};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::launch::{Opening, exit_of, front};
+use crate::launch::{Opening, exit_of};
 use crate::net::Helpers;
+use crate::{input, logger};
 
-/// Serves on the socket at `path` until the machine, which is called `id`, has come to its end.
-pub(crate) fn serve(path: &Path, id: Option<String>) -> Result<Exit, Failure> {
+/// How a monitor serves.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Where the API is, if anywhere.
+    pub(crate) api_sock: Option<PathBuf>,
+    /// The machine's name.
+    pub(crate) id: Option<String>,
+    /// A file that describes the machine, which is then started at once.
+    pub(crate) config_file: Option<PathBuf>,
+    /// How long a request's body may be.
+    pub(crate) most_body_bytes: Option<usize>,
+    /// Whether the virtio devices are on a PCI bus.
+    pub(crate) pci: bool,
+    /// Whether to end as Firecracker does: at once when asked to, and with its exit codes.
+    pub(crate) firecracker: bool,
+}
+
+/// Serves until the machine has come to its end.
+pub(crate) fn serve(settings: &Settings) -> Result<Exit, Failure> {
+    let firecracker = settings.firecracker;
+    if firecracker {
+        log::info!("Running Firecracker v{COMPATIBLE_VERSION}");
+    }
     let mut preparation = Preparation::new()?;
-    let listener = Listener::bind(path)?;
-    let mut front = front(listener, Description::new(id, bare()));
+    let mut front = front(settings)?;
+    let mut start_now = false;
+    if let Some(path) = &settings.config_file {
+        configure(&mut front, path)?;
+        start_now = true;
+    }
     loop {
-        if preparation.serve(&mut front)? == Prepared::Stop {
+        if !std::mem::take(&mut start_now) && preparation.serve(&mut front)? == Prepared::Stop {
             return Ok(Exit::Done);
         }
         match start(&front) {
             Ok((mut machine, _helpers)) => {
                 machine.serve(front);
-                return Ok(exit_of(machine.run()?));
+                let ended = exit_of(machine.run()?);
+                return Ok(if firecracker { Exit::Done } else { ended });
             }
+            // Nobody waits for an answer about what a file describes.
+            Err(failure) if settings.config_file.is_some() => return Err(failure),
             Err(failure) => front.not_started(failure.into()),
         }
     }
 }
 
+fn front(settings: &Settings) -> Result<Front, Failure> {
+    let listener = settings
+        .api_sock
+        .as_deref()
+        .map(Listener::bind)
+        .transpose()?;
+    let mut limits = Limits::default();
+    limits.body = settings.most_body_bytes.unwrap_or(limits.body);
+    let server = Server::new(listener, limits);
+    let description = Description::new(settings.id.clone(), bare(settings));
+    Ok(Front::new(server, description, logger::set_up))
+}
+
 /// The machine that nobody has described yet: without devices, as Firecracker's clients expect it.
-fn bare() -> MachineSpec {
-    MachineSpec {
-        memory: Some(api::spec::SizeSpec::Text("128M".to_owned())),
+fn bare(settings: &Settings) -> MachineSpec {
+    let machine = MachineSpec {
+        memory: Some(SizeSpec::Text("128M".to_owned())),
         rng: false,
         ..MachineSpec::default()
+    };
+    MachineSpec {
+        transport: match settings.pci {
+            true => Transport::Pci,
+            false => machine.transport,
+        },
+        stop_timeout_ms: match settings.firecracker {
+            true => 0,
+            false => machine.stop_timeout_ms,
+        },
+        ..machine
     }
+}
+
+fn configure(front: &mut Front, path: &Path) -> Result<(), Failure> {
+    let text = input::read(
+        "config file",
+        path,
+        "give a JSON file that describes a machine",
+    )?;
+    front.configure(text.as_bytes()).map_err(|error| {
+        let message = format!("config file {}: {}", path.display(), error.message);
+        Failure::input(message, error.hint)
+    })
 }
 
 /// Starts the machine, with what has to live as long as it does.
@@ -56,5 +123,11 @@ impl From<Failure> for ApiError {
             _ => Code::HostFailure,
         };
         Self::new(code, failure.message, failure.hint)
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::input(error.message, error.hint)
     }
 }

@@ -75,3 +75,30 @@ pub struct BalloonStatisticsPatch {
     /// How often the guest gives its statistics, in seconds; zero for never.
     pub stats_polling_interval_s: u16,
 }
+
+/// `PATCH /balloon/hinting/start`, whose body may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct HintingStart {
+    /// Whether the guest may use its free pages again as soon as it has told of all.
+    pub acknowledge_on_stop: bool,
+}
+
+impl Default for HintingStart {
+    fn default() -> Self {
+        Self {
+            acknowledge_on_stop: true,
+        }
+    }
+}
+
+/// `GET /balloon/hinting/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct HintingStatus {
+    /// The run that the host asks for: 0 for the end of all, 1 for none, or its number.
+    pub host_cmd: u64,
+    /// The run that the guest is at.
+    pub guest_cmd: Option<u64>,
+}

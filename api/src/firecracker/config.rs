@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Balloon, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Words};
+use super::{Balloon, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Vsock, Words};
 use crate::spec::{MachineSpec, MmdsSpec};
 
 /// `GET /vm/config`.
@@ -24,6 +24,8 @@ pub struct VmConfig {
     pub entropy: Option<Entropy>,
     /// Network interfaces.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// The socket device, where there is one.
+    pub vsock: Option<Vsock>,
 }
 
 impl VmConfig {
@@ -44,6 +46,7 @@ impl VmConfig {
             network_interfaces: nets
                 .map(|(index, net)| NetworkInterface::of(spec.net_name(index), net))
                 .collect(),
+            vsock: spec.vsock.as_ref().map(Vsock::of),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Network interfaces.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::RateLimiter;
-use crate::spec::{FlowSpec, NetSpec};
+use crate::spec::{FlowSpec, NetKind, NetSpec};
 
-/// A network interface in [`super::VmConfig`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// `PUT /network-interfaces/{id}`, and a network interface in [`super::VmConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NetworkInterface {
-    /// Its name.
+    /// The name that changes it.
     pub iface_id: String,
     /// The tap; empty for what has no name on the host.
     pub host_dev_name: String,
@@ -24,6 +25,25 @@ pub struct NetworkInterface {
 }
 
 impl NetworkInterface {
+    /// The network that it is: one on a tap.
+    #[must_use]
+    pub fn spec(self) -> NetSpec {
+        let flow = |limiter: Option<RateLimiter>| {
+            let (bandwidth, packets) = limiter.unwrap_or_default().rates();
+            FlowSpec { bandwidth, packets }
+        };
+        NetSpec {
+            id: Some(self.iface_id),
+            kind: NetKind::Tap,
+            name: Some(self.host_dev_name),
+            mac: self.guest_mac,
+            mtu: self.mtu,
+            rx: flow(self.rx_rate_limiter),
+            tx: flow(self.tx_rate_limiter),
+            ..NetSpec::default()
+        }
+    }
+
     /// The interface that a machine was given, under the name by which it is changed.
     #[must_use]
     pub fn of(iface_id: String, net: &NetSpec) -> Self {

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Asked, Call};
+use super::{Asked, Call, Part};
 use crate::error::ApiError;
-use crate::firecracker::{BalloonPatch, BalloonStatisticsPatch, mebibytes};
+use crate::firecracker::{Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, mebibytes};
 use crate::spec::SizeSpec;
 
 /// What changes of the balloon; what is none stays.
@@ -25,10 +25,47 @@ pub struct BalloonChange {
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Hinting {
-    /// The guest tells of its free pages, once.
+    /// The guest tells of its free pages, once, and uses them again when it has told of all.
     Start,
+    /// The same, but the guest leaves them until it is told to use them again.
+    StartAndKeep,
     /// The guest may use all of them again.
     Stop,
+}
+
+/// `PUT /balloon`
+pub(crate) fn put(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    let balloon: Balloon = asked.body()?;
+    Ok(Call::Describe(Part::Balloon(balloon.spec())))
+}
+
+/// `PATCH /balloon/hinting/start`
+pub(crate) fn start_hinting(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    let HintingStart {
+        acknowledge_on_stop,
+    } = asked.body_or_default()?;
+    Ok(hint(match acknowledge_on_stop {
+        true => Hinting::Start,
+        false => Hinting::StartAndKeep,
+    }))
+}
+
+/// `PATCH /balloon/hinting/stop`
+pub(crate) fn stop_hinting(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    let Nothing {} = asked.body_or_default()?;
+    Ok(hint(Hinting::Stop))
+}
+
+/// A body without fields.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn hint(hinting: Hinting) -> Call {
+    Call::ChangeBalloon(BalloonChange {
+        hinting: Some(hinting),
+        ..BalloonChange::default()
+    })
 }
 
 /// `PATCH /balloon`

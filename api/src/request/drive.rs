@@ -35,6 +35,11 @@ pub(crate) fn put(asked: &Asked<'_>) -> Result<Call, ApiError> {
     Ok(Call::Describe(Part::Disk(Box::new(drive.spec()?))))
 }
 
+/// `DELETE /drives/{id}`
+pub(crate) fn delete(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    Ok(Call::Describe(Part::WithoutDisk(asked.id.to_owned())))
+}
+
 /// `PATCH /drives/{id}`
 pub(crate) fn patch_theirs(asked: &Asked<'_>) -> Result<Call, ApiError> {
     let patch: DrivePatch = asked.body()?;

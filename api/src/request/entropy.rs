@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Asked, Call, LimitsChange};
+use super::{Asked, Call, LimitsChange, Part};
 use crate::error::ApiError;
 
 /// The body of `PATCH /coracle/v1/entropy`.
@@ -11,6 +11,11 @@ use crate::error::ApiError;
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntropyPatch {
     limits: LimitsChange,
+}
+
+/// `PUT /entropy`
+pub(crate) fn put(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    Ok(Call::Describe(Part::Entropy(asked.body()?)))
 }
 
 /// `PATCH /coracle/v1/entropy`

@@ -26,6 +26,8 @@ topics! {
     balloon => Call::Tell(Topic::Balloon),
     /// `GET /balloon/statistics`
     balloon_statistics => Call::BalloonStatistics,
+    /// `GET /balloon/hinting/status`
+    hinting_status => Call::HintingStatus,
     /// `GET /coracle/v1/machine`
     machine => Call::Machine,
     /// `GET /coracle/v1/devices`

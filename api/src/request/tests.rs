@@ -210,11 +210,9 @@ fn actions() {
     let act = |name: &str| format!(r#"{{"action_type": "{name}"}}"#);
     let pressed = called(Method::Put, "/actions", &act("SendCtrlAltDel"));
     assert_eq!(pressed, Call::PressPowerButton);
-    for (name, code) in [
-        ("InstanceStart", "wrong-state"),
-        ("FlushMetrics", "not-supported"),
-        ("Nope", "bad-body"),
-    ] {
+    let flushed = called(Method::Put, "/actions", &act("FlushMetrics"));
+    assert_eq!(flushed, Call::FlushMetrics);
+    for (name, code) in [("InstanceStart", "wrong-state"), ("Nope", "bad-body")] {
         assert_eq!(refused(Method::Put, "/actions", &act(name)).1, code);
     }
 }

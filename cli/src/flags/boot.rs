@@ -1,8 +1,6 @@
 //! `coracle boot`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -17,10 +15,7 @@ use vmm::machine::Metadata;
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::flags::{balloon, console_port, disk, mmds, net, number, vsock};
-use crate::{launch, logger};
-
-/// Longest file of JSON that is read: a mistyped path shouldn't fill the memory.
-const MAX_JSON_BYTES: u64 = 1 << 20;
+use crate::{input, launch, logger};
 
 const KEYS: &str = "\
 While the console is a terminal, Ctrl-] is the monitor's key: Ctrl-] ? lists what can follow it.
@@ -365,24 +360,9 @@ pub(super) fn read_json<T: DeserializeOwned>(
     path: &Path,
     hint: &str,
 ) -> Result<T, Failure> {
-    let open = vmm::files::open_input(what, path)?;
-    let text = read_limited(&open.file).map_err(|reason| {
-        let message = format!("{what} {}: {reason}", path.display());
-        Failure::input(message, "give a short file of JSON")
-    })?;
+    let text = input::read(what, path, "give a short file of JSON")?;
     serde_json::from_str(&text).map_err(|error| {
         let message = format!("{what} {}: {error}", path.display());
         Failure::input(message, hint)
     })
-}
-
-fn read_limited(file: &File) -> Result<String, String> {
-    let mut text = String::new();
-    file.take(MAX_JSON_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|e| e.to_string())?;
-    match u64::try_from(text.len()) {
-        Ok(len) if len <= MAX_JSON_BYTES => Ok(text),
-        _ => Err("is longer than 1 MiB".to_owned()),
-    }
 }

@@ -1,12 +1,14 @@
 //! What of a machine's API outlives its start: its clients, and what is known of the machine.
 
-use api::error::{ApiError, Dialect};
+use api::error::{ApiError, Code, Dialect};
+use api::firecracker::{Logger, Metrics};
 use api::http::Response;
 use api::server::{Server, Ticket};
 use api::spec::MachineSpec;
 use mmds::Metadata;
 
 use super::description::Description;
+use super::metrics::MetricsFile;
 
 /// Who is to be answered, and in which language.
 #[derive(Debug)]
@@ -15,11 +17,17 @@ pub(super) struct Client {
     pub(super) dialect: Dialect,
 }
 
+/// Sets the log of the process up, which is not the machine's.
+pub(super) type SetLogger = fn(&Logger) -> Result<(), ApiError>;
+
 /// The side of a machine that its API's clients see, whatever the machine's state.
 #[derive(Debug)]
 pub struct Front {
     pub(super) server: Server,
     pub(super) description: Description,
+    pub(super) set_logger: SetLogger,
+    /// Where counters are written, if a client wants them.
+    pub(super) metrics: Option<MetricsFile>,
     /// Who has asked for the start. The answer waits for how it goes.
     pub(super) starter: Option<Client>,
 }
@@ -27,10 +35,12 @@ pub struct Front {
 impl Front {
     /// Serves those who connect to `server`.
     #[must_use]
-    pub fn new(server: Server, description: Description) -> Self {
+    pub fn new(server: Server, description: Description, set_logger: SetLogger) -> Self {
         Self {
             server,
             description,
+            set_logger,
+            metrics: None,
             starter: None,
         }
     }
@@ -59,6 +69,19 @@ impl Front {
         if let Some(client) = self.starter.take() {
             self.answer(client, Err(error));
         }
+    }
+
+    /// Writes counters to a file from now on.
+    pub(super) fn count(&mut self, wanted: &Metrics) -> Result<Response, ApiError> {
+        if self.metrics.is_some() {
+            return Err(ApiError::new(
+                Code::WrongState,
+                "the metrics have a file already",
+                "give metrics_path once",
+            ));
+        }
+        self.metrics = Some(MetricsFile::open(&wanted.metrics_path)?);
+        Ok(Response::done())
     }
 
     /// Answers a client once.

@@ -6,6 +6,7 @@
 
 mod description;
 mod front;
+mod metrics;
 mod prepare;
 mod service;
 mod stop;

@@ -67,6 +67,28 @@ pub(super) fn mmds(spec: &MachineSpec) -> Result<(), ApiError> {
     read(&part).map(drop)
 }
 
+/// All network interfaces.
+pub(super) fn nets(spec: &MachineSpec) -> Result<(), ApiError> {
+    let part = MachineSpec {
+        nets: spec.nets.clone(),
+        ..any_kernel()
+    };
+    read(&part).map(drop)
+}
+
+/// The devices of which there is one at most, and the console.
+pub(super) fn devices(spec: &MachineSpec) -> Result<(), ApiError> {
+    let part = MachineSpec {
+        vsock: spec.vsock.clone(),
+        rng: spec.rng,
+        rng_bandwidth: spec.rng_bandwidth.clone(),
+        rng_iops: spec.rng_iops.clone(),
+        console: spec.console.clone(),
+        ..any_kernel()
+    };
+    read(&part).map(drop)
+}
+
 /// A machine with a kernel of its own, which one will be said later.
 fn any_kernel() -> MachineSpec {
     MachineSpec {

@@ -37,6 +37,32 @@ impl Description {
                 spec.mmds = Some(mmds);
                 check::mmds(spec)?;
             }
+            Part::WithoutDisk(id) => take(&mut spec.disks, |one| one.id.as_ref() == Some(&id))?,
+            Part::Net(net) => {
+                match spec.nets.iter().position(|one| one.id == net.id) {
+                    Some(place) => spec.nets[place] = *net,
+                    None => spec.nets.push(*net),
+                }
+                check::nets(spec)?;
+            }
+            Part::WithoutNet(id) => take(&mut spec.nets, |one| one.id.as_ref() == Some(&id))?,
+            Part::Vsock(vsock) => {
+                spec.vsock = Some(vsock);
+                check::devices(spec)?;
+            }
+            Part::Entropy(entropy) => {
+                entropy.apply(spec);
+                check::devices(spec)?;
+            }
+            Part::Balloon(balloon) => {
+                spec.balloon = Some(balloon);
+                check::size(spec)?;
+            }
+            Part::Console(backend) => {
+                spec.console.backend = backend;
+                check::devices(spec)?;
+            }
+            Part::Nothing => {}
         }
         *self = next;
         Ok(())
@@ -49,6 +75,19 @@ fn boot_from(spec: &mut MachineSpec, source: BootSource) {
     // Without words of the user's, the monitor's choice.
     spec.default_cmdline = source.boot_args.is_none();
     spec.cmdline = source.boot_args.unwrap_or_default();
+}
+
+/// Takes away the one part that is meant.
+fn take<T>(parts: &mut Vec<T>, meant: impl Fn(&T) -> bool) -> Result<(), ApiError> {
+    let place = parts.iter().position(meant).ok_or_else(|| {
+        ApiError::new(
+            Code::UnknownDevice,
+            "there is no device of that name",
+            "GET /vm/config tells what there is",
+        )
+    })?;
+    parts.remove(place);
+    Ok(())
 }
 
 /// Puts a disk in the place of the one of the same name, or behind all others; the one with the

@@ -89,14 +89,9 @@ fn turn(front: &mut Front, ready: &[PollFlags]) -> Option<Prepared> {
     None
 }
 
-/// Does what a client asks for, but for the start.
+/// Does what a client asks for; the start is for another to do.
 fn carry_out(front: &mut Front, call: Call, client: Client) -> Option<Prepared> {
-    let description = &mut front.description;
     let outcome = match call {
-        Call::Tell(topic) => description.tell(topic, MachineState::NotStarted),
-        Call::Machine => Ok(Response::json(200, &description.view())),
-        Call::ChangeMetadata(change) => description.change_metadata(change),
-        Call::Describe(part) => description.describe(part).map(|()| Response::done()),
         Call::Start => match may_start(front, client.dialect) {
             Ok(()) => {
                 front.starter = Some(client);
@@ -104,19 +99,49 @@ fn carry_out(front: &mut Front, call: Call, client: Client) -> Option<Prepared> 
             }
             Err(error) => Err(error),
         },
+        call => told(front, call),
+    };
+    front.answer(client, outcome);
+    None
+}
+
+/// The answer to a call.
+fn told(front: &mut Front, call: Call) -> Result<Response, ApiError> {
+    let description = &mut front.description;
+    match call {
+        Call::Tell(topic) => description.tell(topic, MachineState::NotStarted),
+        Call::Machine => Ok(Response::json(200, &description.view())),
+        Call::Describe(part) => description.describe(part).map(|()| Response::done()),
+        Call::ChangeMetadata(change) => description.change_metadata(change),
+        Call::Count(wanted) => front.count(&wanted),
+        Call::Log(logger) => (front.set_logger)(&logger).map(|()| Response::done()),
         // The table of routes lets none of these through before the start.
-        Call::PressPowerButton
+        Call::Start
+        | Call::PressPowerButton
+        | Call::FlushMetrics
         | Call::Drive { .. }
         | Call::BalloonStatistics
+        | Call::HintingStatus
         | Call::ChangeBalloon(_)
         | Call::ChangeEntropy(_)
         | Call::Devices => {
             let message = "the machine is not started";
             Err(ApiError::new(Code::WrongState, message, ""))
         }
-    };
-    front.answer(client, outcome);
-    None
+    }
+}
+
+impl Front {
+    /// Describes the machine as a configuration file of Firecracker's does.
+    ///
+    /// # Errors
+    /// What is wrong with the first part that cannot be had.
+    pub fn configure(&mut self, text: &[u8]) -> Result<(), ApiError> {
+        for call in request::read_config(text)? {
+            told(self, call)?;
+        }
+        Ok(())
+    }
 }
 
 /// Who speaks Firecracker's language means a kernel of its own.

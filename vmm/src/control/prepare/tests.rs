@@ -35,7 +35,7 @@ impl Desk {
         }
         Self {
             preparation: Preparation::new().unwrap(),
-            front: Front::new(server, Description::new(None, spec)),
+            front: Front::new(server, Description::new(None, spec), |_| Ok(())),
             client,
             folder,
         }

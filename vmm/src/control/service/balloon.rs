@@ -1,5 +1,7 @@
 //! What the balloon's report says, in Firecracker's words.
 
+use api::error::ApiError;
+use api::firecracker::HintingStatus;
 use api::http::Response;
 use api::machine::ReportValue;
 use devices::inspect::{Report, Value};
@@ -11,7 +13,7 @@ const SIZES: [&str; 4] = ["target_pages", "actual_pages", "target_mib", "actual_
 const OWN: [&str; 2] = ["reports", "unknown_values"];
 
 /// `GET /balloon/statistics`: the sizes, and what the guest has told.
-pub(super) fn statistics(report: &Report) -> Response {
+pub(super) fn statistics(report: &Report) -> Result<Response, ApiError> {
     let mut all: Vec<_> = report.entries().iter().collect();
     all.retain(|(name, _)| SIZES.contains(&name.as_str()));
     if let Some(Value::Part(told)) = report.find("statistics") {
@@ -22,7 +24,30 @@ pub(super) fn statistics(report: &Report) -> Response {
         Value::Number(number) => Some((name.clone(), ReportValue::Number(*number))),
         _ => None,
     });
-    Response::json(200, &ReportValue::Part(numbers.collect()))
+    Ok(Response::json(200, &ReportValue::Part(numbers.collect())))
+}
+
+/// `GET /balloon/hinting/status`: which run the host asks for, and at which the guest is.
+pub(super) fn hinting(report: &Report) -> Result<Response, ApiError> {
+    let number = |name: &str| match report.find(name) {
+        Some(Value::Number(number)) => Some(*number),
+        _ => None,
+    };
+    let Some(host_cmd) = number("hinting/host_cmd") else {
+        return Err(super::gone());
+    };
+    let answered = matches!(
+        report.find("hinting/guest_answered"),
+        Some(Value::Flag(true))
+    );
+    let guest_cmd = number("hinting/guest_cmd").filter(|_| answered);
+    Ok(Response::json(
+        200,
+        &HintingStatus {
+            host_cmd,
+            guest_cmd,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -40,7 +65,7 @@ mod tests {
             .with("target_bytes", 1_u64 << 20)
             .with("target_mib", 1_u64)
             .with("statistics", told);
-        let text = String::from_utf8(statistics(&report).body).unwrap();
+        let text = String::from_utf8(statistics(&report).unwrap().body).unwrap();
         assert_eq!(
             text,
             r#"{"target_pages":256,"target_mib":1,"free_memory":7}"#

@@ -273,8 +273,8 @@ fn balloon(device: &Device, change: &BalloonChange) -> Result<Vec<Step>, ApiErro
     }
     if let Some(hinting) = change.hinting {
         let hinting = match hinting {
-            Hinting::Start => BalloonCommand::StartHinting {
-                acknowledge_on_stop: true,
+            Hinting::Start | Hinting::StartAndKeep => BalloonCommand::StartHinting {
+                acknowledge_on_stop: hinting == Hinting::Start,
             },
             Hinting::Stop => BalloonCommand::StopHinting,
         };

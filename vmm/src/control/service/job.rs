@@ -11,11 +11,11 @@ use devices::inspect::{Report, Value};
 use devices::virtio::slot::{Answer, Inspection};
 use devices::virtio::{CommandError, DeviceCommand, SlotGone, SlotHandle};
 
-use super::super::description::Description;
-use super::balloon;
+use super::super::front::{Client, Front};
+use super::super::metrics::Counted;
 use super::change::{Change, Grown};
+use super::gone;
 use super::machine::{Device, Effect, Machine};
-use super::{Client, gone};
 
 /// How long the first look for an answer waits. A device that has nothing else to do answers
 /// within it.
@@ -24,7 +24,7 @@ const FIRST_LOOK: Duration = Duration::from_micros(300);
 /// A request that is being carried out.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// None once it was told that the device does not answer.
+    /// None for the monitor itself, and once it was told that the device does not answer.
     client: Option<Client>,
     /// The device that it changes, by its place in the machine.
     pub(super) device: Option<usize>,
@@ -39,10 +39,28 @@ pub(super) enum Work {
     Waiting(Change),
     /// A device is being changed.
     Changing(Sequence),
-    /// Every device is asked for its report.
-    Devices(Vec<(DeviceView, Option<Inspection>)>),
-    /// The balloon is asked for its report.
-    Balloon(Option<Inspection>),
+    /// Devices are asked for their reports.
+    Reports(Vec<Asked>, Then),
+}
+
+/// A device that is asked for its report.
+pub(super) struct Asked {
+    /// Its place in the machine.
+    place: usize,
+    /// None once it has answered, or where it is gone.
+    inspection: Option<Inspection>,
+    report: Report,
+}
+
+/// What is done with reports.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    /// They are told.
+    Tell,
+    /// An answer is made of the first one.
+    Answer(fn(&Report) -> Result<Response, ApiError>),
+    /// Their counters are written to the file for them.
+    Count,
 }
 
 impl fmt::Debug for Work {
@@ -50,42 +68,89 @@ impl fmt::Debug for Work {
         f.write_str(match self {
             Self::Waiting(_) => "Waiting",
             Self::Changing(_) => "Changing",
-            Self::Devices(_) => "Devices",
-            Self::Balloon(_) => "Balloon",
+            Self::Reports(..) => "Reports",
         })
     }
 }
 
 impl Work {
-    /// Asks every device for its report.
-    pub(super) fn devices(machine: &Machine) -> Self {
-        let ask = |device: &Device| {
-            let view = DeviceView {
-                name: device.name.clone(),
-                model: device.model.clone(),
-                report: ReportValue::Part(Vec::new()),
-            };
-            (view, device.handle.begin_inspect().ok())
+    /// Asks all devices for their reports.
+    pub(super) fn of_all(machine: &Machine, then: Then) -> Self {
+        let devices = machine.devices().iter().enumerate();
+        let ask = |(place, device): (usize, &Device)| Asked {
+            place,
+            inspection: device.handle.begin_inspect().ok(),
+            report: Report::new(),
         };
-        Self::Devices(machine.devices().iter().map(ask).collect())
+        Self::Reports(devices.map(ask).collect(), then)
     }
 
-    /// Asks the balloon, which is at `place`.
-    pub(super) fn balloon(machine: &Machine, place: usize) -> Self {
-        let device = machine.devices().get(place);
-        Self::Balloon(device.and_then(|device| device.handle.begin_inspect().ok()))
+    /// Asks the device at `place` for its report.
+    pub(super) fn of_one(machine: &Machine, place: usize, then: Then) -> Result<Self, ApiError> {
+        let device = machine.devices().get(place).ok_or_else(gone)?;
+        let inspection = device.handle.begin_inspect().map_err(|_| gone())?;
+        let asked = Asked {
+            place,
+            inspection: Some(inspection),
+            report: Report::new(),
+        };
+        Ok(Self::Reports(vec![asked], then))
+    }
+}
+
+impl Then {
+    /// Does it with the reports of devices, all of which have come.
+    fn perform(
+        self,
+        asked: &[Asked],
+        machine: &Machine,
+        front: &mut Front,
+    ) -> Result<Response, ApiError> {
+        let devices = asked.iter().filter_map(|one| {
+            let device = machine.devices().get(one.place)?;
+            Some((device, &one.report))
+        });
+        match self {
+            Self::Answer(answerer) => {
+                answerer(asked.first().map(|one| &one.report).ok_or_else(gone)?)
+            }
+            Self::Tell => {
+                let views = devices.map(|(device, report)| DeviceView {
+                    name: device.name.clone(),
+                    model: device.model.clone(),
+                    report: told(report),
+                });
+                Ok(Response::json(200, &views.collect::<Vec<_>>()))
+            }
+            Self::Count => {
+                let counted = devices.map(|(device, report)| Counted {
+                    model: &device.model,
+                    name: device.called(&front.description.spec),
+                    report,
+                });
+                let counted: Vec<_> = counted.collect();
+                match front.metrics.as_mut().map(|file| file.write(&counted)) {
+                    Some(Err(error)) => Err(ApiError::new(
+                        Code::HostFailure,
+                        format!("the metrics' file takes nothing: {error}"),
+                        "read the FIFO, or make room on the disk",
+                    )),
+                    _ => Ok(Response::done()),
+                }
+            }
+        }
     }
 }
 
 impl Job {
     pub(super) fn new(
-        client: Client,
+        client: Option<Client>,
         device: Option<usize>,
         work: Work,
         deadline: Instant,
     ) -> Self {
         Self {
-            client: Some(client),
+            client,
             device,
             deadline,
             work,
@@ -97,7 +162,7 @@ impl Job {
     pub(super) fn advance(
         &mut self,
         machine: &mut Machine,
-        description: &mut Description,
+        front: &mut Front,
     ) -> Option<Result<Response, ApiError>> {
         let patience = match std::mem::replace(&mut self.looked, true) {
             false => FIRST_LOOK,
@@ -114,23 +179,15 @@ impl Job {
             Work::Waiting(_) => None,
             Work::Changing(sequence) => match sequence.advance(patience)? {
                 Ok(effects) => {
-                    machine.apply(self.device?, effects, description);
+                    machine.apply(self.device?, effects, &mut front.description);
                     Some(Ok(Response::done()))
                 }
                 Err(error) => Some(Err(refusal(&error))),
             },
-            Work::Devices(devices) => match collect(devices, patience)? {
-                Ok(()) => {
-                    let views: Vec<_> = devices.iter().map(|(view, _)| view).collect();
-                    Some(Ok(Response::json(200, &views)))
-                }
-                Err(SlotGone) => Some(Err(gone())),
-            },
-            Work::Balloon(None) => Some(Err(gone())),
-            Work::Balloon(Some(report)) => match report.within(patience)? {
-                Ok(report) => Some(Ok(balloon::statistics(&report))),
-                Err(SlotGone) => Some(Err(gone())),
-            },
+            Work::Reports(asked, then) => Some(match collect(asked, patience)? {
+                Ok(()) => then.perform(asked, machine, front),
+                Err(SlotGone) => Err(gone()),
+            }),
         }
     }
 
@@ -241,18 +298,15 @@ impl Sequence {
 }
 
 /// Takes the reports that have come: none while some are missing.
-fn collect(
-    devices: &mut [(DeviceView, Option<Inspection>)],
-    patience: Duration,
-) -> Option<Result<(), SlotGone>> {
-    for (view, waiting) in devices {
-        let Some(inspection) = waiting else {
+fn collect(asked: &mut [Asked], patience: Duration) -> Option<Result<(), SlotGone>> {
+    for one in asked {
+        let Some(inspection) = &mut one.inspection else {
             continue;
         };
         match inspection.within(patience)? {
             Ok(report) => {
-                view.report = told(&report);
-                *waiting = None;
+                one.report = report;
+                one.inspection = None;
             }
             Err(gone) => return Some(Err(gone)),
         }

@@ -36,6 +36,8 @@ pub(super) struct Device {
     pub(super) handle: SlotHandle,
     pub(super) limits: LimitsSpec,
     pub(super) drive: Option<Drive>,
+    /// The place of a network interface in the specification.
+    pub(super) net: Option<usize>,
     pub(super) balloon: BalloonWish,
 }
 
@@ -130,6 +132,15 @@ impl Drive {
 }
 
 impl Device {
+    /// The name by which clients know it.
+    pub(super) fn called(&self, spec: &MachineSpec) -> String {
+        match (self.drive.as_ref().and_then(|drive| drive.index), self.net) {
+            (Some(index), _) => spec.disk_name(index),
+            (None, Some(index)) => spec.net_name(index),
+            (None, None) => self.name.clone(),
+        }
+    }
+
     /// Brings the part of the specification that the device is made of up to date.
     fn note(&self, effect: &Effect, spec: &mut MachineSpec) {
         let index = self.drive.as_ref().and_then(|drive| drive.index);
@@ -187,38 +198,33 @@ impl Machine {
             let found = plan.devices.iter().find(|one| one.name == name);
             found.map(|one| one.model.clone()).unwrap_or_default()
         };
-        let drive = |name: &str| {
-            let found = blueprint.devices.iter().find(|one| one.name == name)?;
-            match &found.kind {
-                DeviceKind::VirtioBlock(disk) => Some(Drive::of(disk)),
-                _ => None,
+        let device = |(name, handle): (String, SlotHandle)| {
+            let planned = blueprint.devices.iter().find(|one| one.name == name);
+            let mut device = Device {
+                model: model(&name),
+                name,
+                handle,
+                limits: LimitsSpec::default(),
+                drive: None,
+                net: None,
+                balloon: BalloonWish::default(),
+            };
+            match planned.map(|one| &one.kind) {
+                Some(DeviceKind::VirtioBlock(disk)) => {
+                    device.drive = Some(Drive::of(disk));
+                    device.limits = spec_of(disk.limits);
+                }
+                Some(DeviceKind::VirtioNet(index, _)) => device.net = Some(*index),
+                Some(DeviceKind::VirtioRng(limits)) => device.limits = spec_of(*limits),
+                Some(DeviceKind::VirtioBalloon(settings)) => {
+                    device.balloon = BalloonWish::of(settings);
+                }
+                _ => {}
             }
+            device
         };
-        let balloon = |name: &str| {
-            let found = blueprint.devices.iter().find(|one| one.name == name)?;
-            match &found.kind {
-                DeviceKind::VirtioBalloon(settings) => Some(BalloonWish::of(settings)),
-                _ => None,
-            }
-        };
-        let limits = |name: &str| {
-            let found = blueprint.devices.iter().find(|one| one.name == name)?;
-            match &found.kind {
-                DeviceKind::VirtioRng(limits) => Some(spec_of(*limits)),
-                DeviceKind::VirtioBlock(disk) => Some(spec_of(disk.limits)),
-                _ => None,
-            }
-        };
-        let devices = handles.into_iter().map(|(name, handle)| Device {
-            model: model(&name),
-            drive: drive(&name),
-            balloon: balloon(&name).unwrap_or_default(),
-            limits: limits(&name).unwrap_or_default(),
-            name,
-            handle,
-        });
         Self {
-            devices: devices.collect(),
+            devices: handles.into_iter().map(device).collect(),
             plan,
         }
     }

@@ -22,10 +22,11 @@ use devices::virtio::SlotHandle;
 use rustix::event::{PollFd, PollFlags};
 
 use super::front::{Client, Front};
+use super::metrics::MetricsFile;
 use super::stop::Event;
 use crate::blueprint::Blueprint;
 use change::Change;
-use job::{Job, Work};
+use job::{Job, Then, Work};
 use machine::Machine;
 
 /// How long a device may take to answer before its client is told that it does not.
@@ -86,7 +87,9 @@ impl Api {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let look = self.now.checked_add(LOOK_AGAIN);
         let look = look.filter(|_| !self.jobs.is_empty());
-        self.front.server.deadline().into_iter().chain(look).min()
+        let metrics = self.front.metrics.as_ref().map(MetricsFile::due);
+        let server = self.front.server.deadline();
+        server.into_iter().chain(look).chain(metrics).min()
     }
 
     /// Serves the clients; `ready` is what poll said of the descriptors of `watch`. What the
@@ -104,8 +107,21 @@ impl Api {
                 }
             }
         }
+        self.count();
         self.go_on();
         events
+    }
+
+    /// Writes counters when they are due.
+    fn count(&mut self) {
+        if let Some(metrics) = &mut self.front.metrics
+            && self.now >= metrics.due()
+        {
+            metrics.begun(self.now);
+            let work = Work::of_all(&self.machine, Then::Count);
+            let deadline = self.now + DEVICE_PATIENCE;
+            self.jobs.push_back(Job::new(None, None, work, deadline));
+        }
     }
 
     /// Answers what can be answered at once and makes a job of the rest.
@@ -120,7 +136,7 @@ impl Api {
             Ok(Begun::Work(device, work)) => {
                 let deadline = self.now + DEVICE_PATIENCE;
                 self.jobs
-                    .push_back(Job::new(client, device, *work, deadline));
+                    .push_back(Job::new(Some(client), device, *work, deadline));
                 return None;
             }
             Err(error) => Err(error),
@@ -148,13 +164,25 @@ impl Api {
             Call::ChangeBalloon(wanted) => {
                 change(machine.of_model(machine::BALLOON)?, Change::Balloon(wanted))
             }
-            Call::Devices => work(None, Work::devices(machine)),
+            Call::Devices => work(None, Work::of_all(machine, Then::Tell)),
+            Call::FlushMetrics if self.front.metrics.is_none() => Err(no_metrics()),
+            Call::FlushMetrics => work(None, Work::of_all(machine, Then::Count)),
             Call::BalloonStatistics => {
                 let place = machine.of_model(machine::BALLOON)?;
-                work(None, Work::balloon(machine, place))
+                work(
+                    None,
+                    Work::of_one(machine, place, Then::Answer(balloon::statistics))?,
+                )
+            }
+            Call::HintingStatus => {
+                let place = machine.of_model(machine::BALLOON)?;
+                work(
+                    None,
+                    Work::of_one(machine, place, Then::Answer(balloon::hinting))?,
+                )
             }
             // The table of routes lets none of these through after the start.
-            Call::Describe(_) | Call::Start => Err(ApiError::new(
+            Call::Describe(_) | Call::Start | Call::Log(_) | Call::Count(_) => Err(ApiError::new(
                 Code::WrongState,
                 "the machine is started already",
                 "",
@@ -169,7 +197,7 @@ impl Api {
             let blocked = job.device.is_some_and(|place| busy.contains(&place));
             let outcome = match blocked {
                 true => None,
-                false => job.advance(&mut self.machine, &mut self.front.description),
+                false => job.advance(&mut self.machine, &mut self.front),
             };
             let late = self.now >= job.deadline;
             let (outcome, over) = match outcome {
@@ -186,6 +214,14 @@ impl Api {
             }
         }
     }
+}
+
+fn no_metrics() -> ApiError {
+    ApiError::new(
+        Code::NotSupported,
+        "this machine writes no metrics",
+        "PUT /metrics before the start; GET /coracle/v1/devices has each device's counters",
+    )
 }
 
 fn gone() -> ApiError {

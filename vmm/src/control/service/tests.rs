@@ -106,7 +106,7 @@ impl Rig {
         };
         let server = Server::new(None, Limits::default());
         let api = Api {
-            front: Front::new(server, Description::new(None, spec)),
+            front: Front::new(server, Description::new(None, spec), |_| Ok(())),
             machine: Machine::for_tests(plan(), vec![drive]),
             jobs: VecDeque::new(),
             now,
@@ -369,6 +369,7 @@ impl Device {
             handle,
             limits: api::limits::LimitsSpec::default(),
             drive: Some(machine::Drive::new(image, DiskFormat::Raw)),
+            net: None,
             balloon: machine::BalloonWish::default(),
         }
     }
