@@ -129,3 +129,104 @@ fn a_socket_that_cannot_be_made_ends_it_at_once() {
     let exit = vm.run().unwrap();
     judge(&exit, code::INPUT, &["is a file, not a socket"]).unwrap();
 }
+
+#[test]
+fn a_file_describes_and_starts_a_machine() {
+    if skip::without_kvm() {
+        return;
+    }
+    let vm = TestVm::new().unwrap();
+    let kernel = vm.file("kernel", &guests::hello_reset()).unwrap();
+    let config = json!({
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": 32},
+        "boot-source": {"kernel_image_path": kernel},
+        "drives": [], "balloon": null,
+    });
+    let file = vm.file("config", config.to_string().as_bytes()).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(harness::coracle().unwrap());
+        let output = command
+            .arg("vmm")
+            .args(arguments)
+            .arg("--config-file")
+            .arg(&file);
+        output.output().unwrap()
+    };
+    let output = run(&["--no-api"]);
+    assert_eq!(output.status.code(), Some(code::RESET), "{output:?}");
+    assert!(
+        output.stdout.ends_with(guests::HELLO.as_bytes()),
+        "{output:?}"
+    );
+    let output = run(&["--no-api", "--compat", "firecracker"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // The file is judged as requests are.
+    std::fs::write(&file, r#"{"boot-source": {"kernel_image_path": "/none"}}"#).unwrap();
+    let output = run(&["--no-api"]);
+    assert_eq!(output.status.code(), Some(code::INPUT), "{output:?}");
+    let output = run(&["--no-api", "--compat", "firecracker"]);
+    assert_eq!(output.status.code(), Some(152), "{output:?}");
+    let output = run(&["--no-api", "--compat", "firecracker", "--nope"]);
+    assert_eq!(output.status.code(), Some(153), "{output:?}");
+}
+
+#[test]
+fn under_the_name_of_firecracker_it_ends_as_firecracker_does() {
+    if skip::without_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("firecracker");
+    std::os::unix::fs::symlink(harness::coracle().unwrap(), &program).unwrap();
+    let version = std::process::Command::new(&program)
+        .arg("--version")
+        .output()
+        .unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let spoken = version.strip_prefix("Firecracker v").unwrap().trim_end();
+    let vm = TestVm::served().unwrap().args(&["--compat", "firecracker"]);
+    let mut waiting = Waiting::new(vm).unwrap();
+    let told = waiting.client.get("/version").unwrap().json();
+    assert_eq!(told["firecracker_version"], spoken);
+    waiting.describe(&guests::halt()).unwrap();
+    assert_eq!(waiting.start().unwrap().status, 204);
+    // This guest does not listen to its power button; nobody waits for it.
+    waiting.machine.signal(Signal::TERM).unwrap();
+    let exit = waiting.machine.exit(SHORTLY).unwrap();
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+}
+
+#[test]
+fn counters_and_the_log_go_where_clients_want_them() {
+    if skip::without_kvm() {
+        return;
+    }
+    let vm = TestVm::served().unwrap().args(&["--id", "vm-1"]);
+    let disk = vm.file("disk", &[0; 4096]).unwrap();
+    let mut waiting = Waiting::new(vm).unwrap();
+    waiting.describe(&guests::halt()).unwrap();
+    let (metrics, log) = (waiting.folder.join("metrics"), waiting.folder.join("log"));
+    let drive = json!({"drive_id": "d", "path_on_host": disk, "is_root_device": false});
+    for (path, body) in [
+        ("/drives/d", drive),
+        ("/metrics", json!({"metrics_path": metrics})),
+        (
+            "/logger",
+            json!({"log_path": log, "level": "Debug", "show_level": true}),
+        ),
+    ] {
+        assert_eq!(waiting.put(path, &body).unwrap().status, 204, "{path}");
+    }
+    assert_eq!(waiting.start().unwrap().status, 204);
+    let flush = json!({"action_type": "FlushMetrics"});
+    assert_eq!(waiting.put("/actions", &flush).unwrap().status, 204);
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert_eq!(line["block_d"]["read_count"], 0, "{line}");
+        assert_eq!(line["block"]["write_bytes"], 0, "{line}");
+    }
+    assert!(log.exists());
+}
