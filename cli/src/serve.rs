@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use api::error::{ApiError, Code};
-use api::firecracker::COMPATIBLE_VERSION;
+use api::firecracker::{COMPATIBLE_VERSION, Metrics};
 use api::server::{Limits, Server};
 use api::socket::Listener;
 use api::spec::{MachineSpec, SizeSpec, Transport};
@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) id: Option<String>,
     /// A file that describes the machine, which is then started at once.
     pub(crate) config_file: Option<PathBuf>,
+    /// Where counters are written.
+    pub(crate) metrics_path: Option<PathBuf>,
     /// How long a request's body may be.
     pub(crate) most_body_bytes: Option<usize>,
     /// Whether the virtio devices are on a PCI bus.
@@ -41,6 +43,9 @@ pub(crate) fn serve(settings: &Settings) -> Result<Exit, Failure> {
     }
     let mut preparation = Preparation::new()?;
     let mut front = front(settings)?;
+    if let Some(path) = &settings.metrics_path {
+        front.count(&Metrics::at(path))?;
+    }
     let mut start_now = false;
     if let Some(path) = &settings.config_file {
         configure(&mut front, path)?;

@@ -1,7 +1,7 @@
 //! The file that counters are written to, and how Firecracker's clients know them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -13,6 +13,16 @@ pub struct Metrics {
     /// The file or FIFO that a line is added to each time.
     #[cfg_attr(test, schema(value_type = String))]
     pub metrics_path: PathBuf,
+}
+
+impl Metrics {
+    /// Those that are written to the file at `path`.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self {
+            metrics_path: path.to_owned(),
+        }
+    }
 }
 
 /// A counter of a device, as Firecracker names it.

@@ -69,17 +69,25 @@ pub(crate) struct Flags {
     #[arg(long, help_heading = "Log")]
     show_log_origin: bool,
 
+    /// Add counters to a file or FIFO, a line of JSON each minute
+    #[arg(long, value_name = "PATH", help_heading = "Log")]
+    metrics_path: Option<PathBuf>,
+
     /// Print the version and end
     #[arg(long, help_heading = "Monitor")]
     version: bool,
 
     #[command(flatten)]
-    ignored: Ignored,
+    theirs: Theirs,
 }
 
-/// What Firecracker's clients may say and what changes nothing here.
+/// What Firecracker's clients may say: the snapshots are refused, the rest changes nothing here.
 #[derive(Debug, Default, Args)]
-struct Ignored {
+struct Theirs {
+    #[arg(long, hide = true)]
+    snapshot_version: bool,
+    #[arg(long, hide = true)]
+    describe_snapshot: Option<PathBuf>,
     #[arg(long, hide = true)]
     no_seccomp: bool,
     #[arg(long, hide = true)]
@@ -143,6 +151,10 @@ impl Flags {
             print::out(&version)?;
             return Ok(Exit::Done);
         }
+        if self.theirs.snapshot_version || self.theirs.describe_snapshot.is_some() {
+            let hint = "see docs/api.md for what there is";
+            return Err(Failure::input("there are no snapshots", hint));
+        }
         self.start_log()?;
         let api_sock = match (self.no_api, self.api_sock) {
             (true, _) => None,
@@ -157,6 +169,7 @@ impl Flags {
             api_sock,
             id: self.id,
             config_file: self.config_file,
+            metrics_path: self.metrics_path,
             most_body_bytes: self.http_api_max_payload_size,
             pci: self.enable_pci,
             firecracker,
@@ -175,10 +188,10 @@ impl Flags {
             module: self.module.clone(),
         };
         logger::set_up(&wanted)?;
-        if self.ignored.boot_timer {
+        if self.theirs.boot_timer {
             log::warn!("--boot-timer: the guest's start is not timed");
         }
-        if self.ignored.seccomp_filter.is_some() {
+        if self.theirs.seccomp_filter.is_some() {
             log::warn!("--seccomp-filter: a filter of the user's is not used");
         }
         Ok(())

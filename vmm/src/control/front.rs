@@ -72,7 +72,10 @@ impl Front {
     }
 
     /// Writes counters to a file from now on.
-    pub(super) fn count(&mut self, wanted: &Metrics) -> Result<Response, ApiError> {
+    ///
+    /// # Errors
+    /// When there is such a file already, or it can't be written.
+    pub fn count(&mut self, wanted: &Metrics) -> Result<(), ApiError> {
         if self.metrics.is_some() {
             return Err(ApiError::new(
                 Code::WrongState,
@@ -81,7 +84,7 @@ impl Front {
             ));
         }
         self.metrics = Some(MetricsFile::open(&wanted.metrics_path)?);
-        Ok(Response::done())
+        Ok(())
     }
 
     /// Answers a client once.

@@ -113,7 +113,7 @@ fn told(front: &mut Front, call: Call) -> Result<Response, ApiError> {
         Call::Machine => Ok(Response::json(200, &description.view())),
         Call::Describe(part) => description.describe(part).map(|()| Response::done()),
         Call::ChangeMetadata(change) => description.change_metadata(change),
-        Call::Count(wanted) => front.count(&wanted),
+        Call::Count(wanted) => front.count(&wanted).map(|()| Response::done()),
         Call::Log(logger) => (front.set_logger)(&logger).map(|()| Response::done()),
         // The table of routes lets none of these through before the start.
         Call::Start
