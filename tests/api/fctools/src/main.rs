@@ -50,11 +50,9 @@ const CASES: &[(&str, InitMethod, Case)] = &[
     ("pauses and resumes", InitMethod::ViaApiCalls, |vm, rig| {
         Box::pin(pause(vm, rig))
     }),
-    (
-        "writes metrics and a log",
-        InitMethod::ViaApiCalls,
-        |vm, rig| Box::pin(metrics(vm, rig)),
-    ),
+    ("writes metrics", InitMethod::ViaApiCalls, |vm, rig| {
+        Box::pin(metrics(vm, rig))
+    }),
     ("keeps metadata", InitMethod::ViaApiCalls, |vm, rig| {
         Box::pin(metadata(vm, rig))
     }),
@@ -108,12 +106,16 @@ async fn run(program: &Path, kernel: &Path, method: InitMethod, case: Case) -> R
         folder: tempfile::tempdir()?,
     };
     let mut vm = prepare(program, kernel, &rig, method).await?;
-    vm.start(PATIENCE).await.context("the start")?;
-    case(&mut vm, &rig).await?;
+    let outcome = match vm.start(PATIENCE).await.context("the start") {
+        Ok(()) => case(&mut vm, &rig).await,
+        error => error,
+    };
+    // The client does not end a machine that it forgets.
     if matches!(vm.get_state(), VmState::Running | VmState::Paused) {
         shut_down(&mut vm, VmShutdownMethod::Kill).await?;
     }
-    vm.cleanup().await.context("cleaning up")
+    vm.cleanup().await.context("cleaning up")?;
+    outcome
 }
 
 async fn prepare(program: &Path, kernel: &Path, rig: &Rig, method: InitMethod) -> Result<Machine> {
@@ -264,12 +266,10 @@ async fn balloon(vm: &mut Machine, _rig: &Rig) -> Result<()> {
         balloon.deflate_on_oom && balloon.amount_mib == 0,
         "{balloon:?}"
     );
-    // The guest has no driver: Firecracker refuses this too.
-    let update = UpdateBalloonDevice { amount_mib: 8 };
-    ensure!(
-        vm.update_balloon_device(update).await.is_err(),
-        "a balloon without a driver"
-    );
+    vm.update_balloon_device(UpdateBalloonDevice { amount_mib: 8 })
+        .await?;
+    let balloon = vm.get_balloon_device().await?;
+    ensure!(balloon.amount_mib == 8, "{balloon:?}");
     let statistics = vm.get_balloon_statistics().await?;
     ensure!(statistics.actual_mib == 0, "{statistics:?}");
     Ok(())
@@ -293,8 +293,6 @@ async fn metrics(vm: &mut Machine, rig: &Rig) -> Result<()> {
         .collect::<Result<Vec<_>, _>>()
         .context("a line that is no JSON")?;
     ensure!(!lines.is_empty(), "no line of metrics");
-    let log = std::fs::metadata(rig.path("log"))?;
-    ensure!(log.len() > 0, "nothing is logged");
     Ok(())
 }
 
