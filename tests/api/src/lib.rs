@@ -7,3 +7,4 @@ pub mod model;
 pub mod monitor;
 pub mod raw;
 pub mod served;
+pub mod swagger;
