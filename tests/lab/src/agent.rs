@@ -22,6 +22,14 @@ pub trait Caller {
     /// # Errors
     /// When it did.
     fn connect_nowhere(&self) -> Result<()>;
+
+    /// Does something that only this way has, and tells what came of it.
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    fn other(&self, what: &str, _value: &str) -> Result<String> {
+        bail!("what is {what:?}?")
+    }
 }
 
 /// How the host's end reaches the guest.
@@ -53,26 +61,30 @@ pub fn serve(mut connection: &File, caller: &dyn Caller) -> Result<()> {
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
     reader.read_line(&mut line).context("reading what to do")?;
-    let (what, number) = line.trim_end().split_once('=').context("an odd line")?;
-    let number: u64 = number.parse()?;
+    let (what, value) = line.trim_end().split_once('=').context("an odd line")?;
+    let number = value.parse::<u64>();
     match what {
         "down" => {
-            let verdict = stream::check(reader, number);
+            let verdict = stream::check(reader, number?);
             // The host has closed its half and waits for this.
             let verdict = verdict.err().unwrap_or_else(|| "ok".to_owned());
             connection.write_all(verdict.as_bytes())?;
         }
-        "up" => stream::send(connection, number)?,
+        "up" => stream::send(connection, number?)?,
         "echo" => {
             std::io::copy(&mut reader, &mut connection)?;
         }
         "call" => {
-            let verdict = call(number, caller).map_err(|error| format!("{error:#}"));
+            let verdict = call(number?, caller).map_err(|error| format!("{error:#}"));
             let verdict = verdict.err().unwrap_or_else(|| "ok".to_owned());
             connection.write_all(verdict.as_bytes())?;
         }
         "quit" => reboot(RebootCommand::Restart).context("rebooting")?,
-        _ => bail!("what is {what:?}?"),
+        _ => {
+            let told = caller.other(what, value);
+            let told = told.unwrap_or_else(|error| format!("{error:#}"));
+            connection.write_all(told.as_bytes())?;
+        }
     }
     Ok(())
 }
@@ -156,7 +168,11 @@ fn one(host: &dyn Host, test: &str, number: u64) -> Result<()> {
     }
 }
 
-fn ask(host: &dyn Host, what: &str) -> Result<File> {
+/// Opens a connection and says what it is for.
+///
+/// # Errors
+/// When the guest does not take it.
+pub fn ask(host: &dyn Host, what: &str) -> Result<File> {
     let mut stream = host.connect()?;
     writeln!(stream, "{what}")?;
     Ok(stream)

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod disk;
+pub mod egress;
 pub mod hot;
 pub mod metadata;
 pub mod report;

@@ -1,9 +1,10 @@
 //! Both ends of the network device's cases. As PID 1 of a guest it gives `eth0` the addresses that
 //! the kernel's command line names and does what the host's end asks for over TCP; otherwise it is
-//! that end: `lab-net ADDRESS:PORT TEST=NUMBER…`, or `lab-net up INTERFACE ADDRESS/BITS…`.
+//! that end: `lab-net ADDRESS:PORT TEST=NUMBER…`, `lab-net egress ADDRESS:PORT WHAT=ADDRESS…`, or
+//! `lab-net up INTERFACE ADDRESS/BITS…`.
 
 use anyhow::{Context, Result, ensure};
-use lab::{agent, setup};
+use lab::{agent, egress, setup};
 use rustix::system::{RebootCommand, reboot};
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -34,7 +35,17 @@ fn main() -> Result<()> {
         let addresses: Vec<String> = arguments.collect();
         return setup::up(&interface, &addresses);
     }
+    let is_egress = target == "egress";
+    let target = match is_egress {
+        true => arguments
+            .next()
+            .context("lab-net egress ADDRESS:PORT WHAT=ADDRESS…")?,
+        false => target,
+    };
     let guest = target.parse().with_context(|| target.clone())?;
+    if is_egress {
+        return egress::play(&Host { guest }, arguments);
+    }
     agent::play(&Host { guest }, arguments)
 }
 
@@ -102,6 +113,10 @@ impl agent::Caller for Caller {
 
     fn connect_nowhere(&self) -> Result<()> {
         nowhere((self.host, NOBODY).into())
+    }
+
+    fn other(&self, what: &str, value: &str) -> Result<String> {
+        egress::obey(what, value)
     }
 }
 

@@ -25,6 +25,21 @@ pub(super) fn cases() -> Vec<Case> {
         ipv6(),
         user("net-user", &streams),
         user("net-user-downloads", "downloads=1000"),
+        // What is closed by itself, and a name that closes wherever it moves.
+        egress(
+            "net-user-egress",
+            "deny=moving.lab.test:7000,allow=192.0.2.1,allow=192.0.2.2",
+            "closed=10.0.2.2 closed=169.254.169.254 closed=10.77.0.1 closed=192.0.2.3 \
+             open=192.0.2.1 name=192.0.2.1 closed=192.0.2.1 open=192.0.2.2 \
+             name=192.0.2.2 closed=192.0.2.2 closed=192.0.2.1",
+        ),
+        // With the host open, only what rules close, and where clouds keep their secrets.
+        egress(
+            "net-user-egress-host",
+            "host=on,deny=10.0.0.0/8,deny=192.0.2.2:7000/tcp",
+            "closed=10.0.2.2 closed=10.77.0.1 closed=169.254.169.254 \
+             closed=192.0.2.2 open=192.0.2.1 open=192.0.2.3",
+        ),
     ]
 }
 
@@ -56,6 +71,17 @@ fn user(name: &str, tests: &str) -> Case {
     let line = "addresses=10.0.2.15/24 gateway=10.0.2.2 host=10.0.2.2";
     let steps = vec![beside(&format!("127.0.0.1:8080 {tests} quit=1"))];
     case(name, "user,host=on,publish=8080:1000", line, steps)
+}
+
+/// What a guest may reach under rules, tried from inside.
+fn egress(name: &str, rules: &str, steps: &str) -> Case {
+    let line = "addresses=10.0.2.15/24 gateway=10.0.2.2 host=10.0.2.2";
+    let net = format!("user,publish=8080:1000,dns=127.0.0.1:5300,{rules}");
+    let steps = vec![
+        beside(&format!("egress 127.0.0.1:8080 {steps}")),
+        beside("127.0.0.1:8080 quit=1"),
+    ];
+    case(name, &net, line, steps)
 }
 
 fn beside(arguments: &str) -> Step {
