@@ -94,6 +94,39 @@ impl Client {
         self.request(Method::Patch, path, Some(body.to_string().as_bytes()))
     }
 
+    /// Puts something at `path`.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn put(&mut self, path: &str, body: &Value) -> Result<Answer, ClientError> {
+        self.request(Method::Put, path, Some(body.to_string().as_bytes()))
+    }
+
+    /// Asks for a stream of lines at `path`, which may be silent for as long as it likes; or the
+    /// answer that says why there is none.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn stream(mut self, path: &str) -> Result<Result<Stream, Answer>, ClientError> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        self.stream.write_all(head.as_bytes())?;
+        loop {
+            if let Some(len) = stream_begins(&self.buffer)? {
+                self.buffer.drain(..len.min(self.buffer.len()));
+                self.stream.set_read_timeout(None)?;
+                let stream = Stream {
+                    client: self,
+                    line: Vec::new(),
+                };
+                return Ok(Ok(stream));
+            }
+            if let Some((answer, _)) = parse(&self.buffer)? {
+                return Ok(Err(answer));
+            }
+            self.read_more()?;
+        }
+    }
+
     /// Sends a request and waits for its answer.
     ///
     /// # Errors
@@ -126,17 +159,90 @@ impl Client {
                 self.buffer.drain(..len.min(self.buffer.len()));
                 return Ok(answer);
             }
-            if self.buffer.len() >= ANSWER_BYTES {
-                return Err(ClientError::Malformed("it does not end"));
-            }
-            let mut bytes = [0; 4096];
-            let len = self.stream.read(&mut bytes)?;
-            if len == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            self.buffer
-                .extend_from_slice(bytes.get(..len).unwrap_or_default());
+            self.read_more()?;
         }
+    }
+
+    fn read_more(&mut self) -> Result<(), ClientError> {
+        if self.buffer.len() >= ANSWER_BYTES {
+            return Err(ClientError::Malformed("it does not end"));
+        }
+        let mut bytes = [0; 4096];
+        let len = self.stream.read(&mut bytes)?;
+        if len == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        self.buffer
+            .extend_from_slice(bytes.get(..len).unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Lines that come as they are written.
+#[derive(Debug)]
+pub struct Stream {
+    client: Client,
+    /// What has come of the next line.
+    line: Vec<u8>,
+}
+
+impl Stream {
+    /// The next line without its end; none when the stream has ended, as it does with the machine.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn next_line(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
+                let rest = self.line.split_off(end.saturating_add(1));
+                let line = std::mem::replace(&mut self.line, rest);
+                let text = String::from_utf8_lossy(line.trim_ascii_end());
+                return Ok(Some(text.into_owned()));
+            }
+            match next_chunk(&self.client.buffer)? {
+                Some(([], _)) => return Ok(None),
+                Some((data, len)) => {
+                    self.line.extend_from_slice(data);
+                    self.client.buffer.drain(..len);
+                }
+                None => self.client.read_more()?,
+            }
+        }
+    }
+}
+
+/// The length of the head of `bytes`, once it is whole, if it begins a stream.
+fn stream_begins(bytes: &[u8]) -> Result<Option<usize>, ClientError> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(head)) = response.parse(bytes) else {
+        return Ok(None);
+    };
+    let chunked = |header: &httparse::Header<'_>| {
+        header.name.eq_ignore_ascii_case("transfer-encoding")
+            && header.value.eq_ignore_ascii_case(b"chunked")
+    };
+    Ok(response.headers.iter().any(chunked).then_some(head))
+}
+
+/// The chunk at the front of `bytes` and its length with what is around it, once it is whole.
+fn next_chunk(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, ClientError> {
+    const NO_CHUNK: ClientError = ClientError::Malformed("it has no chunks");
+    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
+        return Ok(None);
+    };
+    let size = std::str::from_utf8(bytes.get(..end).unwrap_or_default());
+    let size = size
+        .ok()
+        .and_then(|size| usize::from_str_radix(size, 16).ok());
+    let size = size.filter(|size| *size <= ANSWER_BYTES).ok_or(NO_CHUNK)?;
+    let start = end.saturating_add(2);
+    let data = start..start.saturating_add(size);
+    let whole = data.end.saturating_add(2);
+    match (bytes.get(data.clone()), bytes.get(data.end..whole)) {
+        (Some(data), Some(b"\r\n")) => Ok(Some((data, whole))),
+        (_, Some(_)) => Err(NO_CHUNK),
+        _ => Ok(None),
     }
 }
 
@@ -180,7 +286,8 @@ fn parse(bytes: &[u8]) -> Result<Option<(Answer, usize)>, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Response;
+    use crate::http::write::{LAST_CHUNK, chunk, stream_head};
+    use crate::http::{Media, Response};
 
     #[test]
     fn what_the_server_writes_the_client_reads() {
@@ -198,6 +305,34 @@ mod tests {
         let (answer, _) = parse(bytes.get(first..).unwrap()).unwrap().unwrap();
         assert_eq!((answer.status, answer.keep_alive), (204, false));
         assert!(parse(b"rubbish\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn chunks_are_read_as_they_are_written() {
+        let mut bytes = Vec::new();
+        chunk(b"a line\n", &mut bytes);
+        let first = bytes.len();
+        bytes.extend_from_slice(LAST_CHUNK);
+        for len in 0..first {
+            assert!(next_chunk(bytes.get(..len).unwrap()).unwrap().is_none());
+        }
+        let (data, len) = next_chunk(&bytes).unwrap().unwrap();
+        assert_eq!((data, len), (&b"a line\n"[..], first));
+        let (data, _) = next_chunk(bytes.get(first..).unwrap()).unwrap().unwrap();
+        assert!(data.is_empty());
+        for wrong in [
+            &b"x\r\n"[..],
+            b"-1\r\n",
+            b"ffffffffffffffff\r\n",
+            b"1\r\nabc",
+        ] {
+            assert!(next_chunk(wrong).is_err(), "{wrong:?}");
+        }
+        let head = stream_head(Media::JsonLines);
+        assert_eq!(stream_begins(&head).unwrap(), Some(head.len()));
+        let mut refused = Vec::new();
+        Response::of(503).encode(false, true, &mut refused);
+        assert_eq!(stream_begins(&refused).unwrap(), None);
     }
 
     #[test]

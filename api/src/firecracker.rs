@@ -18,7 +18,7 @@ mod network;
 mod serial;
 mod vsock;
 
-pub use action::{Action, ActionType};
+pub use action::{Action, ActionType, VmPatch, VmState};
 pub(crate) use balloon::mebibytes;
 pub use balloon::{Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, HintingStatus};
 pub use boot_source::BootSource;
@@ -31,7 +31,7 @@ pub use limiter::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, Logger};
 pub use machine_config::{CpuTemplate, HugePages, MachineConfig, MachineConfigPatch, Words};
 pub use metrics::{COUNTERS, Counter, Counts, Metrics, counts_line, groups};
-pub use network::NetworkInterface;
+pub use network::{NetworkInterface, NetworkInterfacePatch};
 pub use serial::Serial;
 pub use vsock::Vsock;
 

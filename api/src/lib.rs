@@ -17,10 +17,12 @@
 pub mod client;
 pub mod doctor;
 pub mod error;
+pub mod events;
 pub mod firecracker;
 pub mod http;
 pub mod limits;
 pub mod machine;
+pub mod metrics;
 #[cfg(test)]
 mod openapi;
 pub mod plan;

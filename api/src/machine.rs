@@ -1,7 +1,9 @@
 //! What the API tells about a running machine.
 
+use std::path::PathBuf;
+
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::plan::DevicePlan;
 
@@ -38,6 +40,21 @@ pub struct MachineView {
     pub memory_bytes: u64,
     /// The devices, each with the file that is behind it now.
     pub devices: Vec<DevicePlan>,
+}
+
+/// What is known of a machine without asking it: the record in its folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// What it is called.
+    pub name: String,
+    /// The monitor's process.
+    pub pid: u32,
+    /// When that was started, in the host's ticks since its boot: together they mean one process.
+    pub start_time: u64,
+    /// Where its API is.
+    pub socket: PathBuf,
+    /// When the machine was started, in milliseconds since 1970.
+    pub created_ms: u64,
 }
 
 /// What a device is and did: a row of `GET /coracle/v1/devices`.

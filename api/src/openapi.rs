@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::error::Dialect;
-use crate::http::Method;
+use crate::http::{Media, Method};
 use crate::machine::MachineState;
 use crate::routes::{self, ROUTES, Route};
 
@@ -102,7 +102,7 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let mut responses = Map::new();
     match gives {
         Some(shape) => {
-            let content = content(&shape(schemas));
+            let content = json!({ media(route): { "schema": shape(schemas) } });
             responses.insert(
                 "200".into(),
                 json!({"description": "told", "content": content}),
@@ -135,6 +135,16 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
         }]);
     }
     operation
+}
+
+/// What the answer of a route is.
+fn media(route: &Route) -> &'static str {
+    let media = match route.path {
+        "/coracle/v1/events" => Media::JsonLines,
+        "/coracle/v1/metrics" => Media::Metrics,
+        _ => Media::Json,
+    };
+    media.name()
 }
 
 fn content(schema: &Value) -> Value {

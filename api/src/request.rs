@@ -20,6 +20,9 @@ pub use config_file::read_config;
 pub use drive::DriveChange;
 pub use limits::{Change, LimitsChange};
 pub use mmds::MetadataChange;
+pub use net::NetChange;
+
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
@@ -54,12 +57,34 @@ pub enum Call {
     FlushMetrics,
     /// Press the power button.
     PressPowerButton,
+    /// Let the machine stand still.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Press the power button, and end the machine if it has not come to its end in time.
+    Stop {
+        /// The time; none for the one that the machine was started with.
+        timeout: Option<Duration>,
+    },
+    /// End it at once.
+    Kill,
+    /// Tell what happens from now on.
+    Events,
+    /// The counters of every device, as Prometheus reads them.
+    Metrics,
     /// Change a drive.
     Drive {
         /// Its name.
         id: String,
         /// How.
         change: DriveChange,
+    },
+    /// Change the limits of a network interface.
+    ChangeNet {
+        /// Its name.
+        id: String,
+        /// How.
+        change: NetChange,
     },
     /// The guest's account of its memory, in Firecracker's words.
     BalloonStatistics,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, Code, Dialect};
 use crate::http::parse::BODY_BYTES;
 use crate::http::{Request, Response};
 use crate::socket::Listener;
@@ -39,6 +39,8 @@ pub struct Limits {
     pub answer: Duration,
     /// How long a connection that the server has ended waits for the client to see it.
     pub linger: Duration,
+    /// Connections that are streams, so that there is room for others.
+    pub streams: usize,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             request: Duration::from_secs(10),
             answer: Duration::from_secs(10),
             linger: Duration::from_secs(1),
+            streams: 5,
         }
     }
 }
@@ -161,6 +164,41 @@ impl Server {
         let mut connections = self.connections.iter_mut();
         if let Some(connection) = connections.find(|one| one.number() == ticket.0) {
             connection.answer(response, now);
+        }
+    }
+
+    /// Answers a request with a stream that begins with `line`, and goes on with every line that is
+    /// [published](Self::publish).
+    pub fn stream(&mut self, ticket: Ticket, line: &[u8]) {
+        let streams = self.connections.iter().filter(|one| one.is_stream());
+        if streams.count() >= self.limits.streams {
+            let full = ApiError::new(
+                Code::TooManyConnections,
+                "as many clients as there can be follow the events",
+                "close one of their connections and try again",
+            );
+            return self.answer(ticket, &full.response(Dialect::Coracle));
+        }
+        let now = self.now;
+        let mut connections = self.connections.iter_mut();
+        if let Some(connection) = connections.find(|one| one.number() == ticket.0) {
+            connection.stream(line, now);
+        }
+    }
+
+    /// Gives a line to all streams. One whose client does not keep up loses it, and is told so.
+    pub fn publish(&mut self, line: &[u8]) {
+        let now = self.now;
+        for connection in &mut self.connections {
+            connection.publish(line, now);
+        }
+    }
+
+    /// Ends all streams, as far as their clients take it now.
+    pub fn end_streams(&mut self) {
+        let now = self.now;
+        for connection in &mut self.connections {
+            connection.end_stream(now);
         }
     }
 

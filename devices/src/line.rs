@@ -129,6 +129,10 @@ pub enum PowerEvent {
     Panicked,
     /// It did not feed its watchdog, which is to reset the machine then.
     WatchdogReset,
+    /// Its kernel panicked, and the machine goes on.
+    PanicReported,
+    /// It did not feed its watchdog, and the machine goes on.
+    WatchdogReported,
 }
 
 /// How many reports wait at most. The first one decides, so a guest that goes on reporting

@@ -40,7 +40,14 @@ impl Timer {
 
     /// Whether it is going to run out.
     pub fn is_set(&self) -> bool {
-        timerfd_gettime(&self.0).is_ok_and(|left| left.it_value != Timespec::default())
+        self.left().is_some()
+    }
+
+    /// How long it is until it runs out; none when it stands still.
+    pub fn left(&self) -> Option<Duration> {
+        let left = timerfd_gettime(&self.0).ok()?.it_value;
+        let left = Duration::try_from(left).ok()?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Silences it: whether it had run out since the last call.

@@ -22,3 +22,22 @@ pub enum ActionType {
     /// Write the metrics.
     FlushMetrics,
 }
+
+/// `PATCH /vm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VmPatch {
+    /// What the machine is to do.
+    pub state: VmState,
+}
+
+/// What `PATCH /vm` can bring about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub enum VmState {
+    /// The guest stands still.
+    Paused,
+    /// It goes on.
+    Resumed,
+}

@@ -59,3 +59,16 @@ impl NetworkInterface {
         }
     }
 }
+
+/// `PATCH /network-interfaces/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NetworkInterfacePatch {
+    /// Its name, as in the path.
+    pub iface_id: String,
+    /// Other limits of what the guest may receive.
+    pub rx_rate_limiter: Option<RateLimiter>,
+    /// Other limits of what the guest may send.
+    pub tx_rate_limiter: Option<RateLimiter>,
+}

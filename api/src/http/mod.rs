@@ -5,7 +5,7 @@ pub mod parse;
 pub mod write;
 
 pub use parse::{Malformed, Parser};
-pub use write::Response;
+pub use write::{Media, Response};
 
 /// A request method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,39 @@
 
 use serde::Serialize;
 
+/// What a body is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Media {
+    /// JSON.
+    #[default]
+    Json,
+    /// JSON, one value a line, without an end.
+    JsonLines,
+    /// Counters as Prometheus reads them.
+    Metrics,
+}
+
+impl Media {
+    /// Its name in a header.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::JsonLines => "application/x-ndjson",
+            Self::Metrics => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The body, JSON; empty for none.
+    /// The body; empty for none.
     pub body: Vec<u8>,
+    /// What the body is.
+    pub media: Media,
     /// Headers besides those that every answer has.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -36,10 +62,21 @@ impl Response {
             Ok(body) => Self {
                 status,
                 body,
-                headers: Vec::new(),
+                ..Self::default()
             },
             // Only a map with keys that are no text cannot be written.
             Err(_) => Self::of(500),
+        }
+    }
+
+    /// Success with a text that is `media`.
+    #[must_use]
+    pub fn text(media: Media, text: String) -> Self {
+        Self {
+            status: 200,
+            body: text.into_bytes(),
+            media,
+            ..Self::default()
         }
     }
 
@@ -68,10 +105,10 @@ impl Response {
         }
         // An answer without content has neither (RFC 9110, 8.6).
         if self.status != 204 && self.status >= 200 {
-            let len = self.body.len();
-            head.push_str("Content-Type: application/json\r\nContent-Length: ");
-            head.push_str(&len.to_string());
-            head.push_str("\r\n");
+            let (media, len) = (self.media.name(), self.body.len());
+            head.push_str(&format!(
+                "Content-Type: {media}\r\nContent-Length: {len}\r\n"
+            ));
         }
         head.push_str("\r\n");
         out.extend_from_slice(head.as_bytes());
@@ -80,6 +117,27 @@ impl Response {
         }
     }
 }
+
+/// The head of an answer whose body comes in [chunks](chunk) until [`LAST_CHUNK`] (RFC 9112, 7.1).
+#[must_use]
+pub fn stream_head(media: Media) -> Vec<u8> {
+    let media = media.name();
+    format!(
+        "HTTP/1.1 200 OK\r\nServer: Coracle\r\nConnection: close\r\nCache-Control: no-store\r\n\
+         Content-Type: {media}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Appends a part of a streamed body to `out`.
+pub fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a streamed body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// What a client is sent that waits before it sends a body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -130,6 +188,16 @@ mod tests {
             text(&Response::done(), false, true),
             "HTTP/1.1 204 No Content\r\nServer: Coracle\r\nConnection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_stream_is_chunks() {
+        let head = String::from_utf8(stream_head(Media::JsonLines)).unwrap();
+        assert!(head.ends_with("chunked\r\n\r\n") && !head.contains("Content-Length"));
+        let mut out = Vec::new();
+        chunk(b"0123456789abcdef", &mut out);
+        out.extend_from_slice(LAST_CHUNK);
+        assert_eq!(out, b"10\r\n0123456789abcdef\r\n0\r\n\r\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{Schemas, Words, list, of};
+use crate::events::Event;
 use crate::firecracker as theirs;
 use crate::http::Method::{Get, Patch, Put};
 use crate::machine::{DeviceView, MachineView, ReportValue};
@@ -29,6 +30,7 @@ pub(super) const WORDS: &[Words] = &[
     (Put, "/vsock", Some(of::<theirs::Vsock>), None),
     (Put, "/entropy", Some(of::<theirs::Entropy>), None),
     (Put, "/serial", Some(of::<theirs::Serial>), None),
+    (Patch, "/network-interfaces/{id}", Some(of::<theirs::NetworkInterfacePatch>), None),
     (Get, "/balloon", None, Some(of::<theirs::Balloon>)),
     (Put, "/balloon", Some(of::<theirs::Balloon>), None),
     (Patch, "/balloon", Some(of::<theirs::BalloonPatch>), None),
@@ -40,13 +42,17 @@ pub(super) const WORDS: &[Words] = &[
     (Put, "/metrics", Some(of::<theirs::Metrics>), None),
     (Put, "/actions", Some(of::<theirs::Action>), None),
     (Put, "/mmds/config", Some(of::<MmdsSpec>), None),
+    (Patch, "/vm", Some(of::<theirs::VmPatch>), None),
     (Get, "/vm/config", None, Some(of::<theirs::VmConfig>)),
 
     (Get, "/coracle/v1/machine", None, Some(of::<MachineView>)),
     (Put, "/coracle/v1/machine", Some(of::<MachineSpec>), None),
     (Put, "/coracle/v1/actions", Some(of::<ours::actions::Ours>), None),
+    (Get, "/coracle/v1/events", None, Some(of::<Event>)),
+    (Get, "/coracle/v1/metrics", None, Some(text)),
     (Get, "/coracle/v1/devices", None, Some(list::<DeviceView>)),
     (Patch, "/coracle/v1/drives/{id}", Some(of::<ours::DriveChange>), None),
+    (Patch, "/coracle/v1/network-interfaces/{id}", Some(of::<ours::NetChange>), None),
     (Patch, "/coracle/v1/balloon", Some(of::<ours::BalloonChange>), None),
     (Patch, "/coracle/v1/entropy", Some(of::<ours::entropy::EntropyPatch>), None),
 ];
@@ -54,6 +60,11 @@ pub(super) const WORDS: &[Words] = &[
 /// What is described nowhere else.
 pub(super) fn anything(_: &mut Schemas) -> Value {
     json!({})
+}
+
+/// Text that is no JSON.
+fn text(_: &mut Schemas) -> Value {
+    json!({"type": "string"})
 }
 
 /// Named numbers: which ones, the guest says.

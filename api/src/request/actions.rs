@@ -1,10 +1,12 @@
 //! Requests that do something with the machine as a whole.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::{Asked, Call};
-use crate::error::ApiError;
-use crate::firecracker::{Action, ActionType};
+use crate::error::{ApiError, Code};
+use crate::firecracker::{Action, ActionType, VmPatch, VmState};
 use crate::routes::{FRESH, STARTED};
 
 /// `PUT /actions`
@@ -29,6 +31,14 @@ pub(crate) enum Verb {
     Start,
     /// Press the power button.
     PowerButton,
+    /// Let the guest stand still.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Press the power button, and end the machine if that does not in time.
+    Stop,
+    /// End the machine at once.
+    Kill,
 }
 
 /// The body of `PUT /coracle/v1/actions`.
@@ -36,16 +46,42 @@ pub(crate) enum Verb {
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ours {
+    /// Which.
     pub(crate) action: Verb,
+    /// How long a `stop` may take.
+    #[serde(default)]
+    timeout_ms: Option<u64>,
 }
 
 /// `PUT /coracle/v1/actions`
 pub(crate) fn ours(asked: &Asked<'_>) -> Result<Call, ApiError> {
-    let Ours { action } = asked.body()?;
-    match action {
-        Verb::Start => start(asked),
-        Verb::PowerButton => press_power_button(asked),
+    let Ours { action, timeout_ms } = asked.body()?;
+    if timeout_ms.is_some() && !matches!(action, Verb::Stop) {
+        let message = "timeout_ms comes with another action than stop";
+        let error = ApiError::new(Code::InvalidValue, message, "leave it out");
+        return Err(error.of_field("timeout_ms"));
     }
+    let call = match action {
+        Verb::Start => return start(asked),
+        Verb::PowerButton => return press_power_button(asked),
+        Verb::Pause => Call::Pause,
+        Verb::Resume => Call::Resume,
+        Verb::Stop => Call::Stop {
+            timeout: timeout_ms.map(Duration::from_millis),
+        },
+        Verb::Kill => Call::Kill,
+    };
+    asked.must_be_in(STARTED)?;
+    Ok(call)
+}
+
+/// `PATCH /vm`
+pub(crate) fn patch_vm(asked: &Asked<'_>) -> Result<Call, ApiError> {
+    let patch: VmPatch = asked.body()?;
+    Ok(match patch.state {
+        VmState::Paused => Call::Pause,
+        VmState::Resumed => Call::Resume,
+    })
 }
 
 fn start(asked: &Asked<'_>) -> Result<Call, ApiError> {

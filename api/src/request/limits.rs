@@ -17,7 +17,7 @@ pub struct LimitsChange {
     #[cfg_attr(test, schema(value_type = Option<RateSpec>))]
     pub bandwidth: Change<BucketSpec>,
     /// Of operations.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given", alias = "packets")]
     #[cfg_attr(test, schema(value_type = Option<RateSpec>))]
     pub iops: Change<BucketSpec>,
 }

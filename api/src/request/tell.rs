@@ -32,4 +32,8 @@ topics! {
     machine => Call::Machine,
     /// `GET /coracle/v1/devices`
     devices => Call::Devices,
+    /// `GET /coracle/v1/events`
+    events => Call::Events,
+    /// `GET /coracle/v1/metrics`
+    metrics => Call::Metrics,
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Receiving ──a whole request──▶ Asked ──answer──▶ Sending ──▶ Receiving, Lingering or Closed
-//!     └──malformed, or too slow──────────────────────┘
+//!     └──malformed, or too slow────┼─────────────────┤
+//!                                  └──stream──▶ Streaming
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,14 +16,18 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::Limits;
 use crate::error::{ApiError, Code};
-use crate::http::write::CONTINUE;
-use crate::http::{Method, Parser, Request, Response};
+use crate::events;
+use crate::http::write::{CONTINUE, LAST_CHUNK, chunk, stream_head};
+use crate::http::{Media, Method, Parser, Request, Response};
 
 /// The most that is read from one client in a turn.
 const READ_BYTES: usize = 16 << 10;
 
 /// The most that is read from a client after its connection has been ended.
 const LINGER_BYTES: usize = 256 << 10;
+
+/// The most that waits for the client of a stream.
+const STREAM_BYTES: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -32,6 +37,8 @@ enum State {
     Asked { keep_alive: bool, with_body: bool },
     /// An answer is written; whether the connection goes on afterwards.
     Sending { keep_alive: bool },
+    /// Lines are written as they come; how many were lost since the client last kept up.
+    Streaming { lost: u64 },
     /// The server has ended it. What the client still sends is read and dropped, because to close
     /// a socket with unread bytes may take the answer from the client.
     Lingering { left: usize },
@@ -103,8 +110,8 @@ impl Connection {
             PollFlags::OUT
         };
         match self.state {
-            State::Receiving if self.half_closed => Some(out),
-            State::Receiving => Some(out | PollFlags::IN),
+            State::Receiving | State::Streaming { .. } if self.half_closed => Some(out),
+            State::Receiving | State::Streaming { .. } => Some(out | PollFlags::IN),
             // Nothing is read meanwhile: a client that asks faster than it is answered waits.
             State::Asked { .. } if self.gone => None,
             State::Asked { .. } | State::Sending { .. } => Some(out),
@@ -130,6 +137,8 @@ impl Connection {
             State::Lingering { .. } => Some(limits.linger),
             // Whoever carries the request out sees to its end.
             State::Asked { .. } | State::Closed => None,
+            // It may have nothing to tell for long, and holds nobody up.
+            State::Streaming { .. } => None,
         }
     }
 
@@ -144,6 +153,8 @@ impl Connection {
                 State::Receiving => self.read(now),
                 State::Lingering { left } => self.drop_input(left),
                 State::Asked { .. } => self.gone = true,
+                State::Streaming { .. } if flags.intersects(ended) => self.state = State::Closed,
+                State::Streaming { .. } => self.ignore_input(),
                 State::Sending { .. } | State::Closed => {}
             }
         }
@@ -221,6 +232,60 @@ impl Connection {
         self.write(now);
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.out.len()
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.state, State::Streaming { .. })
+    }
+
+    /// Answers with a stream.
+    pub(super) fn stream(&mut self, line: &[u8], now: Instant) {
+        if !matches!(self.state, State::Asked { .. }) {
+            return;
+        }
+        self.out.extend_from_slice(&stream_head(Media::JsonLines));
+        self.state = State::Streaming { lost: 0 };
+        self.since = now;
+        self.publish(line, now);
+    }
+
+    /// Gives a line to a stream; others are left alone.
+    pub(super) fn publish(&mut self, line: &[u8], now: Instant) {
+        let State::Streaming { lost } = &mut self.state else {
+            return;
+        };
+        let full = self.out.len().saturating_add(line.len()) > STREAM_BYTES;
+        if *lost > 0 || full {
+            *lost = lost.saturating_add(1);
+            return;
+        }
+        chunk(line, &mut self.out);
+        self.write(now);
+    }
+
+    /// Ends a stream; others are left alone.
+    pub(super) fn end_stream(&mut self, now: Instant) {
+        if self.is_stream() {
+            self.out.extend_from_slice(LAST_CHUNK);
+            self.state = State::Sending { keep_alive: false };
+            self.since = now;
+            self.write(now);
+        }
+    }
+
+    /// The client of a stream has nothing more to say, except that it goes.
+    fn ignore_input(&mut self) {
+        let mut bytes = [0; READ_BYTES];
+        match rustix::net::recv(&self.stream, &mut bytes, RecvFlags::empty()) {
+            Ok((_, 0)) => self.half_closed = true,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.state = State::Closed,
+        }
+    }
+
     /// Answers and ends the connection.
     pub(super) fn end_with(&mut self, response: &Response, now: Instant) {
         response.encode(false, true, &mut self.out);
@@ -270,6 +335,7 @@ impl Connection {
         }
         self.out = Vec::new();
         match self.state {
+            State::Streaming { lost: 1.. } => self.tell_of_loss(),
             State::Sending { keep_alive: true } => {
                 self.state = State::Receiving;
                 self.since = now;
@@ -284,6 +350,14 @@ impl Connection {
                 };
             }
             _ => {}
+        }
+    }
+
+    /// The client keeps up again. There is room: nothing waits for it.
+    fn tell_of_loss(&mut self) {
+        if let State::Streaming { lost } = &mut self.state {
+            let line = events::lost(std::mem::take(lost));
+            chunk(&line, &mut self.out);
         }
     }
 

@@ -442,3 +442,81 @@ fn a_thousand_clients_take_ten_places() {
     rig.settle();
     assert_eq!(paths(&come(&mut client).0), ["/a"]);
 }
+
+/// What has come on a stream without waiting.
+fn arrived(client: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    if let Err(error) = client.read_to_end(&mut bytes) {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A client whose request is answered with a stream.
+fn follower(rig: &mut Rig) -> UnixStream {
+    let mut client = rig.client();
+    client.write_all(b"GET /e HTTP/1.1\r\n\r\n").unwrap();
+    rig.turn();
+    let (ticket, _) = rig.asked.pop_front().unwrap();
+    rig.server.stream(ticket, b"first\n");
+    client
+}
+
+#[test]
+fn a_stream_gets_every_line_and_its_end() {
+    let mut rig = Rig::new();
+    let mut client = follower(&mut rig);
+    let text = arrived(&mut client);
+    assert!(text.ends_with("\r\n\r\n6\r\nfirst\n\r\n"), "{text}");
+    // It may be silent for as long as it likes, and its client may say what it likes.
+    rig.pass(Duration::from_secs(100_000));
+    client.write_all(b"rubbish").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    rig.settle();
+    rig.server.publish(b"second\n");
+    assert_eq!(arrived(&mut client), "7\r\nsecond\n\r\n");
+    rig.server.end_streams();
+    assert_eq!(arrived(&mut client), "0\r\n\r\n");
+    rig.settle();
+    assert_eq!(rig.count(), 0);
+}
+
+#[test]
+fn a_slow_stream_loses_lines_and_is_told() {
+    let mut rig = Rig::new();
+    let mut client = follower(&mut rig);
+    let line = [b"x".repeat(999), b"\n".to_vec()].concat();
+    for _ in 0..10_000 {
+        rig.server.publish(&line);
+    }
+    let waiting: usize = rig.server.connections.iter().map(Connection::waiting).sum();
+    assert!(waiting <= 66 << 10, "{waiting} bytes wait");
+    let mut text = String::new();
+    for _ in 0..10_000 {
+        text.push_str(&arrived(&mut client));
+        rig.turn();
+    }
+    let came = text.matches("\nx").count() as u64;
+    let told = text.split("\"count\":").nth(1).unwrap();
+    let lost: u64 = told.split('}').next().unwrap().parse().unwrap();
+    assert_eq!(came + lost, 10_000, "{came} came, {lost} lost");
+    // From then on it gets everything again.
+    rig.server.publish(b"last\n");
+    assert!(arrived(&mut client).contains("last"));
+}
+
+#[test]
+fn streams_leave_room_for_others_and_end_with_their_clients() {
+    let mut rig = Rig::new();
+    let limit = rig.server.limits.streams;
+    let followers: Vec<_> = (0..limit).map(|_| follower(&mut rig)).collect();
+    let mut late = follower(&mut rig);
+    assert!(arrived(&mut late).starts_with("HTTP/1.1 503 "));
+    drop(followers);
+    rig.settle();
+    rig.server.publish(b"nobody hears\n");
+    rig.settle();
+    assert_eq!(rig.count(), 1, "only the one that was refused");
+    let mut client = follower(&mut rig);
+    assert!(arrived(&mut client).starts_with("HTTP/1.1 200 "));
+}

@@ -12,4 +12,4 @@ pub use ioapic::{IoApic, MsiSink};
 pub use pm::Pm;
 pub use pvpanic::{PanicAction, Pvpanic};
 pub use serial::{Serial, SerialInput};
-pub use watchdog::{Watchdog, WatchdogAction, WatchdogTimer, watchdog};
+pub use watchdog::{Watchdog, WatchdogAction, WatchdogPause, WatchdogTimer, watchdog};

@@ -86,8 +86,13 @@ impl BusDevice for Pvpanic {
             self.panics = self.panics.saturating_add(1);
             self.limit
                 .warn(format_args!("pvpanic: the guest's kernel panicked"));
-            if self.action == PanicAction::End {
-                self.power.report(PowerEvent::Panicked);
+            match self.action {
+                PanicAction::End => self.power.report(PowerEvent::Panicked),
+                // Once, so that nothing else has no room on the line.
+                PanicAction::Report if self.panics == 1 => {
+                    self.power.report(PowerEvent::PanicReported);
+                }
+                PanicAction::Report => {}
             }
         }
         Ok(())
@@ -108,12 +113,12 @@ mod tests {
             assert_eq!(port.read(0, Width::Byte), Ok(3));
             for value in 0..=255_u64 {
                 port.write(0, Width::Byte, value).unwrap();
-                let ends = value & 1 != 0 && action == PanicAction::End;
-                assert_eq!(
-                    events.take(),
-                    ends.then_some(PowerEvent::Panicked),
-                    "{value}"
-                );
+                let told = match action {
+                    PanicAction::End if value & 1 != 0 => Some(PowerEvent::Panicked),
+                    PanicAction::Report if value == 1 => Some(PowerEvent::PanicReported),
+                    _ => None,
+                };
+                assert_eq!(events.take(), told, "{value}");
             }
             let report = port.inspect();
             for (name, count) in [

@@ -59,6 +59,14 @@ pub struct WatchdogTimer {
     power: PowerLine,
 }
 
+/// The way to let a watchdog sleep while its guest stands still and cannot feed it.
+#[derive(Debug)]
+pub struct WatchdogPause {
+    shared: Arc<Shared>,
+    /// What was left of its time.
+    left: Option<Duration>,
+}
+
 /// Makes a watchdog that stands still; what it ends is reported on `power`.
 ///
 /// # Errors
@@ -79,6 +87,14 @@ pub fn watchdog(action: WatchdogAction, power: PowerLine) -> io::Result<(Watchdo
 }
 
 impl Watchdog {
+    /// The way to let it sleep.
+    pub fn pauses(&self) -> WatchdogPause {
+        WatchdogPause {
+            shared: Arc::clone(&self.0),
+            left: None,
+        }
+    }
+
     /// What it is and did.
     pub fn inspect(&self) -> Report {
         Report::new()
@@ -86,6 +102,24 @@ impl Watchdog {
             .with("running", self.0.timer.is_set())
             .with("fed", self.0.fed.load(Ordering::Relaxed))
             .with("fired", self.0.fired.load(Ordering::Relaxed))
+    }
+}
+
+impl WatchdogPause {
+    /// Its time stands still; its guest must do so already.
+    pub fn pause(&mut self) {
+        let timer = &self.shared.timer;
+        // One whose time is over is that after the pause too.
+        let over = timer.take().then_some(Duration::ZERO);
+        self.left = self.left.or(over).or_else(|| timer.left());
+        timer.stop();
+    }
+
+    /// Its time goes on.
+    pub fn resume(&mut self) {
+        if let Some(left) = self.left.take() {
+            self.shared.timer.after(left);
+        }
     }
 }
 
@@ -121,14 +155,12 @@ impl WatchdogTimer {
         }
         self.shared.fired.fetch_add(1, Ordering::Relaxed);
         let (outcome, event) = match self.action {
-            WatchdogAction::Reset => ("the machine is reset", Some(PowerEvent::WatchdogReset)),
-            WatchdogAction::PowerOff => ("the machine is switched off", Some(PowerEvent::PowerOff)),
-            WatchdogAction::Report => ("the guest goes on", None),
+            WatchdogAction::Reset => ("the machine is reset", PowerEvent::WatchdogReset),
+            WatchdogAction::PowerOff => ("the machine is switched off", PowerEvent::PowerOff),
+            WatchdogAction::Report => ("the guest goes on", PowerEvent::WatchdogReported),
         };
         log::error!("watchdog: the guest has not fed it in time: {outcome}");
-        if let Some(event) = event {
-            self.power.report(event);
-        }
+        self.power.report(event);
     }
 }
 
@@ -176,9 +208,9 @@ mod tests {
     #[test]
     fn a_guest_that_stops_feeding_is_ended_once() {
         for (action, event) in [
-            (WatchdogAction::Reset, Some(PowerEvent::WatchdogReset)),
-            (WatchdogAction::PowerOff, Some(PowerEvent::PowerOff)),
-            (WatchdogAction::Report, None),
+            (WatchdogAction::Reset, PowerEvent::WatchdogReset),
+            (WatchdogAction::PowerOff, PowerEvent::PowerOff),
+            (WatchdogAction::Report, PowerEvent::WatchdogReported),
         ] {
             let (mut registers, timer, events) = made(action);
             timer.look();
@@ -193,13 +225,39 @@ mod tests {
             poll(&mut [PollFd::new(&timer.shared.timer, PollFlags::IN)], None).unwrap();
             timer.look();
             timer.look();
-            assert_eq!(events.take(), event);
+            assert_eq!(events.take(), Some(event));
             assert_eq!(events.take(), None);
             let report = registers.inspect();
             assert_eq!(report.find("fired"), Some(&Value::Number(1)));
             assert_eq!(report.find("fed"), Some(&Value::Number(3)));
             assert_eq!(report.find("running"), Some(&Value::Flag(false)));
         }
+    }
+
+    #[test]
+    fn it_sleeps_while_its_guest_is_paused() {
+        let (mut registers, timer, events) = made(WatchdogAction::Reset);
+        let mut pause = registers.pauses();
+        pause.pause();
+        pause.resume();
+        assert!(!timer.shared.timer.is_set(), "one that was not started");
+        registers.write(START, Width::Byte, 0).unwrap();
+        pause.pause();
+        pause.pause();
+        assert!(!timer.shared.timer.is_set());
+        pause.resume();
+        let left = timer.shared.timer.left().unwrap();
+        assert!(left > Duration::ZERO && left <= Duration::from_secs(30));
+        // One whose time was over bites afterwards.
+        registers.write(START, Width::Byte, 0xf).unwrap();
+        poll(&mut [PollFd::new(&timer.shared.timer, PollFlags::IN)], None).unwrap();
+        pause.pause();
+        timer.look();
+        assert_eq!(events.take(), None);
+        pause.resume();
+        poll(&mut [PollFd::new(&timer.shared.timer, PollFlags::IN)], None).unwrap();
+        timer.look();
+        assert_eq!(events.take(), Some(PowerEvent::WatchdogReset));
     }
 
     #[test]

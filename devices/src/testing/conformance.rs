@@ -1,5 +1,7 @@
 //! What holds for every virtio device, checked through its registers and one of its queues.
 
+use std::time::Duration;
+
 use crate::bus::Width;
 use crate::virtio::queue::QueueSetup;
 use crate::virtio::transport::mmio::{CONFIG, QUEUE_NOTIFY};
@@ -25,6 +27,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn VirtioDevice>, queue: u32) {
     requests_are_answered(&mut driver(), queue);
     a_reset_leaves_nothing_behind(&mut driver(), queue);
     a_queue_can_be_taken_back(&mut driver(), queue);
+    a_paused_device_rests(&mut driver(), queue);
     a_broken_queue_waits_for_reset(&mut driver(), queue);
 }
 
@@ -316,6 +319,55 @@ fn a_queue_can_be_taken_back(driver: &mut GuestDriver, queue: u32) {
     assert!(!driver.needs_reset());
     driver.start(u64::MAX);
     answered(driver, queue);
+}
+
+/// Of a machine that is paused, nothing changes; what was asked for meanwhile is done afterwards.
+fn a_paused_device_rests(driver: &mut GuestDriver, queue: u32) {
+    driver.start(u64::MAX);
+    for _ in 0..3 {
+        answered(driver, queue);
+        let rest = driver.handle.begin_pause().expect("the device is there");
+        driver.run();
+        assert_eq!(
+            rest.within(Duration::ZERO),
+            Some(Ok(())),
+            "it is not at rest"
+        );
+        let request = [driver.holding(&[0; 16]), driver.room(513)];
+        let used = driver.ring(queue).used_index();
+        driver.ring(queue).add(&request);
+        let before = memory(driver);
+        driver.interrupted();
+        driver.kick(queue);
+        // A device tells what it is and did though it rests.
+        driver.handle.inspect().expect("the device is there");
+        driver.run();
+        assert!(memory(driver) == before, "guest memory has changed");
+        assert!(!driver.interrupted(), "an interrupt from a device at rest");
+        driver.handle.resume().expect("the device is there");
+        driver.run();
+        assert_eq!(driver.ring(queue).used_index(), used.wrapping_add(1));
+        driver.ring(queue).take_used();
+    }
+    // One that is reset before it goes on is as any other.
+    drop(driver.handle.begin_pause());
+    driver.run();
+    driver.reset();
+    driver.handle.resume().expect("the device is there");
+    driver.start(u64::MAX);
+    answered(driver, queue);
+}
+
+/// All of guest memory.
+fn memory(driver: &GuestDriver) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (start, end) in [(0, HOLE), (AFTER_HOLE, END)] {
+        let len = usize::try_from(end - start).expect("small");
+        let mut part = vec![0; len];
+        driver.ram.read_bytes(start, &mut part).expect("memory");
+        bytes.extend(part);
+    }
+    bytes
 }
 
 /// Virtio 1.2, 2.1.1, 2.1.2 and 2.7.6: one notice, no work, no spinning, and reset mends it.

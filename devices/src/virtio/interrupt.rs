@@ -3,10 +3,10 @@
 //! Shared between the transport, whose registers the vCPUs read, and the device on its loop.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use crate::line::IrqLine;
+use crate::line::{IrqLine, Reporter};
 use crate::log::RateLimit;
 
 /// Interrupt status bit: some queue has used buffers (virtio 1.2, 4.2.2).
@@ -34,9 +34,19 @@ impl Signal for IrqLine {
     }
 }
 
+/// A device that is out of service until its driver resets it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fault {
+    /// Its name.
+    pub device: String,
+    /// What its driver did.
+    pub reason: String,
+}
+
 #[derive(Debug)]
 struct Shared {
     name: String,
+    faults: OnceLock<Reporter<Fault>>,
     limit: RateLimit,
     signal: Box<dyn Signal>,
     status: AtomicU32,
@@ -54,12 +64,18 @@ impl Interrupt {
     pub fn new(name: String, signal: impl Signal + 'static) -> Self {
         Self(Arc::new(Shared {
             name,
+            faults: OnceLock::new(),
             limit: RateLimit::new(),
             signal: Box::new(signal),
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             running: AtomicBool::new(false),
         }))
+    }
+
+    /// From now on, needs of reset are reported there too; the first call counts.
+    pub(crate) fn report_faults(&self, to: Reporter<Fault>) {
+        let _ = self.0.faults.set(to);
     }
 
     /// Tells the driver that queue number `queue` has used buffers.
@@ -81,6 +97,12 @@ impl Interrupt {
         if self.is_running() && !self.0.needs_reset.swap(true, Ordering::AcqRel) {
             // First the driver, since a log may be slow.
             self.config_changed();
+            if let Some(faults) = self.0.faults.get() {
+                faults.report(Fault {
+                    device: self.0.name.clone(),
+                    reason: reason.to_string(),
+                });
+            }
             self.warn(format_args!(
                 "{reason}; out of service until its driver resets it"
             ));
@@ -168,7 +190,17 @@ mod tests {
         interrupt.set_running();
         interrupt.need_reset(&"broken");
         assert!(line.take() && interrupt.needs_reset());
+        let (reporter, faults) = crate::line::report_line().unwrap();
+        interrupt.report_faults(reporter);
         interrupt.need_reset(&"broken");
-        assert!(!line.take());
+        assert!(!line.take() && faults.take().is_none());
+        interrupt.reset();
+        interrupt.set_running();
+        interrupt.need_reset(&"broken");
+        let fault = faults.take().unwrap();
+        assert_eq!(
+            (fault.device.as_str(), fault.reason.as_str()),
+            ("test", "broken")
+        );
     }
 }

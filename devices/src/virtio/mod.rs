@@ -243,6 +243,16 @@ pub trait VirtioDevice: Send {
     /// memory any more.
     fn settle(&mut self) {}
 
+    /// The machine is paused: the queues give nothing out until [`resume`](Self::resume). Brings
+    /// to its end what was taken from them and is in the host's hands, as far as that can be done
+    /// now: whether all of it is. If not, the device is asked again after each of its events.
+    fn pause(&mut self) -> bool {
+        true
+    }
+
+    /// The machine goes on. Every queue is reported ready once afterwards.
+    fn resume(&mut self) {}
+
     /// The driver resets the device: lets go of queues and guest memory. Afterwards it may be
     /// started afresh.
     fn stop(&mut self);

@@ -100,6 +100,8 @@ pub struct Virtqueue {
     interrupt: Interrupt,
     // Cleared by the transport when the driver takes the queue back.
     live: Arc<AtomicBool>,
+    // Set while the machine is paused.
+    held: Arc<AtomicBool>,
     indirect: bool,
     in_flight: Box<[bool]>,
     spare: Vec<Vec<Span>>,
@@ -155,6 +157,7 @@ impl Virtqueue {
             ram,
             interrupt,
             live,
+            held: Arc::default(),
             indirect: features & features::RING_INDIRECT_DESC != 0,
             in_flight: vec![false; size.into()].into_boxed_slice(),
             spare: Vec::new(),
@@ -166,6 +169,13 @@ impl Virtqueue {
             broken: None,
             found: None,
         })
+    }
+
+    /// The same queue, which gives nothing out while `held` is set. What was taken before is given
+    /// back as ever.
+    #[must_use]
+    pub fn held_by(self, held: Arc<AtomicBool>) -> Self {
+        Self { held, ..self }
     }
 
     /// The number of descriptors.
@@ -186,6 +196,10 @@ impl Virtqueue {
     /// Whether the driver has not taken the queue back.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
     /// The oldest request that was not taken yet. When there is none, the driver will ring for
@@ -239,7 +253,7 @@ impl Virtqueue {
     }
 
     fn take(&mut self) -> Result<Option<Chain>, QueueBroken> {
-        if !self.is_live() {
+        if !self.is_live() || self.is_held() {
             return Ok(None);
         }
         match self.take_head()? {
@@ -256,7 +270,7 @@ impl Virtqueue {
         if let Some(broken) = self.broken {
             return Err(broken);
         }
-        if !self.is_live() {
+        if !self.is_live() || self.is_held() {
             return Ok(false);
         }
         self.silenced = false;

@@ -5,21 +5,26 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::interrupt::Fault;
 use super::queue::QueueSetup;
 use super::{
     CommandError, ConfigWrite, DeviceCommand, Interrupt, Progress, StartContext, VirtioDevice,
     Virtqueue,
 };
 use crate::inspect::Report;
-use crate::line::Doorbell;
+use crate::line::{Doorbell, Reporter};
 use crate::ram::GuestRam;
+
+mod watches;
+
+pub use watches::Watches;
 
 /// Event data of the mailbox.
 const MAILBOX: u32 = 0;
@@ -50,6 +55,8 @@ enum Message {
     Command(DeviceCommand, Option<Sender<Result<(), CommandError>>>),
     ConfigWritten(ConfigWrite),
     Inspect(Sender<Report>),
+    Pause(Sender<()>),
+    Resume,
 }
 
 /// The device's loop has ended and the device with it.
@@ -139,6 +146,25 @@ impl SlotHandle {
         Ok(Inspection(report))
     }
 
+    /// Makes the device hold its queues and gives where it will tell that it is at rest: nothing
+    /// of its driver's is in the host's hands, and it touches guest memory no more.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn begin_pause(&self) -> Result<Rest, SlotGone> {
+        let (answer, rest) = mpsc::channel();
+        self.post(Message::Pause(answer))?;
+        Ok(Rest(rest))
+    }
+
+    /// Lets the device go on, whether it has come to rest or not.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub fn resume(&self) -> Result<(), SlotGone> {
+        self.post(Message::Resume)
+    }
+
     pub(crate) fn activate(&self, activation: Activation) -> Result<(), SlotGone> {
         self.post(Message::Activate(activation))
     }
@@ -190,11 +216,8 @@ pub struct Answer(Receiver<Result<(), CommandError>>);
 impl Answer {
     /// The answer, if it is there within `patience`.
     pub fn within(&self, patience: Duration) -> Option<Result<(), CommandError>> {
-        match self.0.recv_timeout(patience) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone.into())),
-            Err(RecvTimeoutError::Timeout) => None,
-        }
+        let answer = within(&self.0, patience)?;
+        Some(answer.unwrap_or_else(|gone| Err(gone.into())))
     }
 }
 
@@ -205,80 +228,35 @@ pub struct Inspection(Receiver<Report>);
 impl Inspection {
     /// The report, if it is there within `patience`.
     pub fn within(&self, patience: Duration) -> Option<Result<Report, SlotGone>> {
-        match self.0.recv_timeout(patience) {
-            Ok(report) => Some(Ok(report)),
-            Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone)),
-            Err(RecvTimeoutError::Timeout) => None,
-        }
+        within(&self.0, patience)
     }
 }
 
-/// The file descriptors that a device wants to hear of, whether a driver runs it or not.
-#[derive(Clone, Debug, Default)]
-pub struct Watches(Arc<Mutex<Vec<Watch>>>);
+/// Where a device tells that it is at rest.
+#[derive(Debug)]
+pub struct Rest(Receiver<()>);
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Watch {
-    fd: RawFd,
-    token: u32,
-    for_what: EventSet,
-    wanted: bool,
-    armed: bool,
-}
-
-impl Watch {
-    /// The event data of it.
-    fn data(&self) -> u32 {
-        self.token | DEVICE_EVENT
+impl Rest {
+    /// Whether it is, if that is told within `patience`.
+    pub fn within(&self, patience: Duration) -> Option<Result<(), SlotGone>> {
+        within(&self.0, patience)
     }
 }
 
-impl Watches {
-    /// Calls the device's `event` with `token` (below 2^31) whenever `fd` is readable, as long
-    /// as it is [wanted](Self::want). The device keeps it open to its own end.
-    pub fn readable(&self, fd: &impl AsRawFd, token: u32) {
-        self.add(fd, token, EventSet::IN, true);
+fn within<T>(answer: &Receiver<T>, patience: Duration) -> Option<Result<T, SlotGone>> {
+    match answer.recv_timeout(patience) {
+        Ok(answer) => Some(Ok(answer)),
+        Err(RecvTimeoutError::Disconnected) => Some(Err(SlotGone)),
+        Err(RecvTimeoutError::Timeout) => None,
     }
+}
 
-    /// The same for a descriptor that becomes writable, which is not wanted to begin with.
-    pub fn writable(&self, fd: &impl AsRawFd, token: u32) {
-        self.add(fd, token, EventSet::OUT, false);
-    }
-
-    fn add(&self, fd: &impl AsRawFd, token: u32, for_what: EventSet, wanted: bool) {
-        self.lock().push(Watch {
-            fd: fd.as_raw_fd(),
-            token,
-            for_what,
-            wanted,
-            armed: false,
-        });
-    }
-
-    /// Whether the device can do something now when the descriptor of `token` is ready.
-    pub fn want(&self, token: u32, wanted: bool) {
-        let mut watches = self.lock();
-        let watch = watches.iter_mut().find(|watch| watch.token == token);
-        if let Some(watch) = watch {
-            watch.wanted = wanted;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the loop watch what is wanted, and nothing else: `change` adds or removes one.
-    fn apply<E: fmt::Display>(&self, mut change: impl FnMut(&Watch) -> Result<(), E>) {
-        let mut watches = self.lock();
-        for watch in watches.iter_mut().filter(|w| w.wanted != w.armed) {
-            if let Err(error) = change(watch) {
-                log::error!("virtio: cannot change what is watched: {error}");
-            }
-            // Tried once: what epoll refuses it refuses again.
-            watch.armed = watch.wanted;
-        }
-    }
+/// Where a device is in a pause of its machine.
+enum Pause {
+    None,
+    /// Its queues are held; where it is to tell that it is at rest.
+    Begun(Sender<()>),
+    AtRest,
 }
 
 /// A device with its mailbox and doorbells, to be added to a loop.
@@ -292,6 +270,8 @@ pub struct DeviceSlot {
     config_writes: Arc<AtomicUsize>,
     watches: Watches,
     active: bool,
+    held: Arc<AtomicBool>,
+    pause: Pause,
     // Where no loop runs the device.
     own_loop: Option<Epoll>,
 }
@@ -333,9 +313,16 @@ impl DeviceSlot {
             config_writes,
             watches,
             active: false,
+            held: Arc::default(),
+            pause: Pause::None,
             own_loop: None,
         };
         Ok((slot, handle))
+    }
+
+    /// Reports there when the device goes out of service until its driver resets it.
+    pub fn report_faults(&self, to: Reporter<Fault>) {
+        self.interrupt.report_faults(to);
     }
 
     /// Does what a loop would do once for each thing that is ready, without waiting: whether
@@ -370,8 +357,8 @@ impl DeviceSlot {
     }
 
     fn watch_with(&self, epoll: &Epoll) {
-        self.watches.apply(|watch| {
-            let operation = if watch.wanted {
+        self.watches.apply(self.is_at_rest(), |watch, wanted| {
+            let operation = if wanted {
                 ControlOperation::Add
             } else {
                 ControlOperation::Delete
@@ -382,9 +369,9 @@ impl DeviceSlot {
     }
 
     fn watch_in(&self, ops: &mut EventOps<'_>) {
-        self.watches.apply(|watch| {
+        self.watches.apply(self.is_at_rest(), |watch, wanted| {
             let events = Events::with_data_raw(watch.fd, watch.data(), watch.for_what);
-            if watch.wanted {
+            if wanted {
                 ops.add(events)
             } else {
                 ops.remove(events)
@@ -402,7 +389,11 @@ impl DeviceSlot {
     /// Does what has become ready.
     fn turn(&mut self, data: u32) {
         if data & DEVICE_EVENT != 0 {
-            self.device.event(data & !DEVICE_EVENT);
+            // One that came with the message of the pause waits for its end.
+            if !self.is_at_rest() {
+                self.device.event(data & !DEVICE_EVENT);
+                self.come_to_rest();
+            }
         } else if data == MAILBOX {
             let _ = self.wake.read();
             self.read_mailbox();
@@ -431,6 +422,12 @@ impl DeviceSlot {
                 Message::Inspect(answer) => {
                     let _ = answer.send(self.device.inspect());
                 }
+                Message::Pause(done) => {
+                    self.held.store(true, Ordering::Release);
+                    self.pause = Pause::Begun(done);
+                    self.come_to_rest();
+                }
+                Message::Resume => self.resume(),
             }
         }
     }
@@ -449,6 +446,34 @@ impl DeviceSlot {
         }
     }
 
+    fn is_at_rest(&self) -> bool {
+        matches!(self.pause, Pause::AtRest)
+    }
+
+    /// Goes on with a pause that was begun.
+    fn come_to_rest(&mut self) {
+        if matches!(self.pause, Pause::Begun(_))
+            && self.device.pause()
+            && let Pause::Begun(done) = std::mem::replace(&mut self.pause, Pause::AtRest)
+        {
+            // Who asked may have given up waiting, and says so in another message.
+            let _ = done.send(());
+        }
+    }
+
+    fn resume(&mut self) {
+        if matches!(self.pause, Pause::None) {
+            return;
+        }
+        self.pause = Pause::None;
+        self.held.store(false, Ordering::Release);
+        self.device.resume();
+        // What was rung for meanwhile was let be.
+        for queue in 0..self.doorbells.len() {
+            self.serve(queue);
+        }
+    }
+
     fn activate(&mut self, activation: Activation) {
         let sizes = self.device.identity().queue_sizes;
         let Activation { features, queues } = activation;
@@ -457,7 +482,8 @@ impl DeviceSlot {
             let (setup, live) = set?;
             let (ram, interrupt) = (self.ram.clone(), self.interrupt.clone());
             // The transport checked the set-up when it took it.
-            Virtqueue::new(number, &setup, max, features, ram, interrupt, live).ok()
+            let queue = Virtqueue::new(number, &setup, max, features, ram, interrupt, live);
+            Some(queue.ok()?.held_by(Arc::clone(&self.held)))
         });
         let context = StartContext {
             features,
@@ -478,6 +504,7 @@ impl DeviceSlot {
     fn stop(&mut self) {
         self.device.stop();
         self.active = false;
+        self.come_to_rest();
         for doorbell in &self.doorbells {
             doorbell.clear();
         }
@@ -490,7 +517,7 @@ impl DeviceSlot {
     }
 
     fn serve(&mut self, queue: usize) {
-        if !self.active || self.interrupt.needs_reset() {
+        if !self.active || self.interrupt.needs_reset() || !matches!(self.pause, Pause::None) {
             return;
         }
         if self.device.queue_ready(queue) == Progress::More

@@ -42,6 +42,11 @@ impl Description {
         Self { metadata, ..self }
     }
 
+    /// What the machine is called.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The specification that has come of it.
     #[must_use]
     pub fn spec(&self) -> &MachineSpec {

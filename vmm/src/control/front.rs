@@ -1,8 +1,12 @@
 //! What of a machine's API outlives its start: its clients, and what is known of the machine.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use api::error::{ApiError, Code, Dialect};
+use api::events::{self, Event};
 use api::firecracker::{Logger, Metrics};
 use api::http::Response;
+use api::machine::MachineState;
 use api::server::{Server, Ticket};
 use api::spec::MachineSpec;
 use mmds::Metadata;
@@ -30,6 +34,8 @@ pub struct Front {
     pub(super) metrics: Option<MetricsFile>,
     /// Who has asked for the start. The answer waits for how it goes.
     pub(super) starter: Option<Client>,
+    /// How many events there have been.
+    events: u64,
 }
 
 impl Front {
@@ -42,6 +48,7 @@ impl Front {
             set_logger,
             metrics: None,
             starter: None,
+            events: 0,
         }
     }
 
@@ -57,8 +64,23 @@ impl Front {
         self.description.metadata()
     }
 
+    /// Answers with what happens from now on, beginning with the machine's state.
+    pub(super) fn follow(&mut self, client: Client, state: MachineState) {
+        let line = events::line(self.events, now_ms(), &Event::State { state });
+        self.server.stream(client.ticket, &line);
+    }
+
+    /// Tells those who follow what has happened.
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.events = self.events.saturating_add(1);
+        let line = events::line(self.events, now_ms(), event);
+        self.server.publish(&line);
+    }
+
     /// Tells who asked for it that the machine runs.
     pub(crate) fn started(&mut self) {
+        let state = MachineState::Running;
+        self.tell(&Event::State { state });
         if let Some(client) = self.starter.take() {
             self.answer(client, Ok(Response::done()));
         }
@@ -92,4 +114,12 @@ impl Front {
         let response = outcome.unwrap_or_else(|error| error.response(client.dialect));
         self.server.answer(client.ticket, &response);
     }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

@@ -7,12 +7,14 @@
 mod description;
 mod front;
 mod metrics;
+mod pause;
 mod prepare;
 mod service;
 mod stop;
 
 pub use description::Description;
 pub use front::Front;
+pub(crate) use pause::Pause;
 pub use prepare::{Preparation, Prepared};
 pub(crate) use service::Api;
 
@@ -20,17 +22,20 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use api::events::{self, End};
 use devices::Doorbell;
 use devices::PowerEvent;
 use devices::legacy::{Pm, Serial};
 use devices::line::{PowerEvents, Reports};
 use devices::tty::UserRequest;
+use devices::virtio::interrupt::Fault;
 use proto::power::BUTTON_PRESSED;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::machine::{Ended, HostConsole};
+use crate::machine::{Ended, HostConsole, ResetCause};
 use crate::sys::{Signals, borrow};
 use crate::vcpu::{VcpuEnd, VcpuThreads};
+use pause::Life;
 use stop::{Event, Next, Stop};
 
 /// How a machine's control loop failed.
@@ -110,6 +115,10 @@ pub(crate) struct Control {
     pub(crate) io_ended: Doorbell,
     /// Called on SIGWINCH: tells the guest's console its new size.
     pub(crate) on_resize: OnResize,
+    /// How the machine is made to stand still.
+    pub(crate) pause: Pause,
+    /// Devices that went out of service.
+    pub(crate) faults: Reports<Fault>,
     pub(crate) api: Option<Api>,
 }
 
@@ -127,13 +136,17 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`] when the host or its KVM can't go on.
-    pub(crate) fn run(mut self, threads: &VcpuThreads) -> Result<Ended, ControlError> {
+    pub(crate) fn run(&mut self, threads: &VcpuThreads) -> Result<Ended, ControlError> {
         let mut stop = Stop::new(self.stop_timeout);
         loop {
             let ready = self.wait(threads, stop.deadline())?;
             let mut events = self.collect(threads)?;
             if let Some(api) = &mut self.api {
-                events.extend(api.turn(&ready, Instant::now()));
+                let mut life = Life {
+                    pause: &mut self.pause,
+                    cpus: threads,
+                };
+                events.extend(api.turn(&ready, Instant::now(), &mut life));
             }
             self.button.tell_serial();
             if stop
@@ -145,9 +158,41 @@ impl Control {
             for event in events {
                 match stop.next(event, Instant::now()) {
                     Next::PressButton => self.button.press(),
+                    Next::AskToStop => self.ask_to_stop(threads),
+                    Next::Nothing => {}
                     Next::End(ended) => return Ok(ended),
                 }
             }
+        }
+    }
+
+    fn ask_to_stop(&mut self, threads: &VcpuThreads) {
+        // Who stands still does not hear of it.
+        self.pause.resume(threads);
+        self.button.press();
+        self.tell(&events::Event::Stopping);
+    }
+
+    /// Tells the API's clients how it has ended.
+    pub(crate) fn end(&mut self, ended: &Result<Ended, ControlError>) {
+        let how = match ended {
+            Ok(Ended::PowerOff) => End::PowerOff,
+            Ok(Ended::Killed) => End::Killed,
+            Ok(Ended::Reset(ResetCause::Asked)) => End::Reset,
+            Ok(Ended::Reset(ResetCause::Panic)) => End::GuestPanic,
+            Ok(Ended::Reset(ResetCause::Watchdog)) => End::Watchdog,
+            Ok(Ended::Reset(ResetCause::TripleFault)) => End::TripleFault,
+            Err(_) => End::Failed,
+        };
+        if let Some(api) = &mut self.api {
+            api.end(how);
+        }
+    }
+
+    /// Tells the API's clients what has happened.
+    pub(crate) fn tell(&mut self, event: &events::Event) {
+        if let Some(api) = &mut self.api {
+            api.tell(event);
         }
     }
 
@@ -162,6 +207,8 @@ impl Control {
             fd(&self.power_events),
             fd(&self.requests),
             fd(threads.ended()),
+            fd(threads.standing()),
+            fd(&self.faults),
             fd(&self.io_ended),
         ];
         let mut fds: Vec<_> = own
@@ -186,8 +233,11 @@ impl Control {
         }
         // In this order: what a vCPU reported before its end is seen when its end is.
         let ends: Vec<_> = std::iter::from_fn(|| threads.next_end()).collect();
-        let power = std::iter::from_fn(|| self.power_events.take());
-        let mut events = ends_of(power.collect(), ends)?;
+        let power = std::iter::from_fn(|| self.power_events.take()).collect();
+        let mut events = ends_of(self.tell_of_reports(power), ends)?;
+        while let Some(Fault { device, reason }) = self.faults.take() {
+            self.tell(&events::Event::DeviceFault { device, reason });
+        }
         while let Some(request) = self.requests.take() {
             events.push(Event::Request(request));
         }
@@ -199,6 +249,22 @@ impl Control {
             }
         }
         Ok(events)
+    }
+}
+
+impl Control {
+    /// Tells of what the guest only wants known, and hands back what concerns the machine's life.
+    fn tell_of_reports(&mut self, mut power: Vec<PowerEvent>) -> Vec<PowerEvent> {
+        power.retain(|event| {
+            let told = match event {
+                PowerEvent::PanicReported => events::Event::GuestPanicked,
+                PowerEvent::WatchdogReported => events::Event::WatchdogFired,
+                _ => return true,
+            };
+            self.tell(&told);
+            false
+        });
+        power
     }
 }
 

@@ -18,6 +18,8 @@ use crate::machine::{Ended, ResetCause};
 pub(crate) enum Event {
     /// SIGTERM or another signal that would have ended the process.
     StopSignal,
+    /// A client of the API wants the machine to stop within a time, or the usual one.
+    Stop(Option<Duration>),
     /// A console's escape key.
     Request(UserRequest),
     /// The guest asked the platform for its end.
@@ -33,8 +35,12 @@ pub(crate) enum Event {
 pub(crate) enum Next {
     /// Press the power button.
     PressButton,
+    /// Press it, and let a machine that is paused go on to hear of it.
+    AskToStop,
     /// The machine ends so.
     End(Ended),
+    /// The machine goes on as before.
+    Nothing,
 }
 
 /// Where a machine is on its way to the end.
@@ -62,12 +68,10 @@ impl Stop {
     pub(crate) fn next(&mut self, event: Event, now: Instant) -> Next {
         match event {
             Event::StopSignal if self.deadline.is_some() => Next::End(Ended::Killed),
-            Event::StopSignal => {
-                // A timeout beyond the clock's end is no timeout: the far future will do.
-                let far = now + Duration::from_secs(u32::MAX.into());
-                self.deadline = Some(now.checked_add(self.timeout).unwrap_or(far));
-                Next::PressButton
-            }
+            Event::StopSignal => self.ask(self.timeout, now),
+            // Once more is no impatience: a client cannot know whether another one has asked.
+            Event::Stop(None) if self.deadline.is_some() => Next::AskToStop,
+            Event::Stop(timeout) => self.ask(timeout.unwrap_or(self.timeout), now),
             Event::Request(UserRequest::PowerButton) => Next::PressButton,
             Event::Request(UserRequest::Quit) | Event::Deadline => Next::End(Ended::Killed),
             Event::Power(PowerEvent::PowerOff) => Next::End(Ended::PowerOff),
@@ -76,8 +80,19 @@ impl Stop {
             Event::Power(PowerEvent::WatchdogReset) => {
                 Next::End(Ended::Reset(ResetCause::Watchdog))
             }
+            // Told of already.
+            Event::Power(PowerEvent::PanicReported | PowerEvent::WatchdogReported) => Next::Nothing,
             Event::TripleFault => Next::End(Ended::Reset(ResetCause::TripleFault)),
         }
+    }
+}
+
+impl Stop {
+    fn ask(&mut self, timeout: Duration, now: Instant) -> Next {
+        // A timeout beyond the clock's end is no timeout: the far future will do.
+        let far = now + Duration::from_secs(u32::MAX.into());
+        self.deadline = Some(now.checked_add(timeout).unwrap_or(far));
+        Next::AskToStop
     }
 }
 
@@ -113,7 +128,7 @@ mod tests {
             assert_eq!(judge(&[event]), [Next::End(end)]);
             assert_eq!(
                 judge(&[Event::StopSignal, event]),
-                [Next::PressButton, Next::End(end)]
+                [Next::AskToStop, Next::End(end)]
             );
         }
     }
@@ -122,7 +137,24 @@ mod tests {
     fn a_stop_signal_presses_the_button_and_a_second_kills() {
         assert_eq!(
             judge(&[Event::StopSignal, Event::StopSignal]),
-            [Next::PressButton, Next::End(Ended::Killed)]
+            [Next::AskToStop, Next::End(Ended::Killed)]
+        );
+    }
+
+    #[test]
+    fn clients_ask_as_often_as_they_like_and_may_set_another_time() {
+        let mut stop = Stop::new(Duration::from_secs(5));
+        let now = Instant::now();
+        let later = now + Duration::from_secs(2);
+        assert_eq!(stop.next(Event::Stop(None), now), Next::AskToStop);
+        assert_eq!(stop.next(Event::Stop(None), later), Next::AskToStop);
+        assert_eq!(stop.deadline(), Some(now + Duration::from_secs(5)));
+        let soon = Some(Duration::from_secs(1));
+        assert_eq!(stop.next(Event::Stop(soon), later), Next::AskToStop);
+        assert_eq!(stop.deadline(), Some(later + Duration::from_secs(1)));
+        assert_eq!(
+            stop.next(Event::StopSignal, later),
+            Next::End(Ended::Killed)
         );
     }
 

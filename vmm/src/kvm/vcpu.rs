@@ -203,7 +203,32 @@ impl Vcpu {
                 .before_run(&mut self.fd)
                 .map_err(|cause| RunError::Assist { id, cause })?;
         }
+        let raw = self.enter()?;
+        self.serve(raw)
+    }
+
+    /// Does what the last exit left open in KVM without running the guest: what that needs, or
+    /// none once nothing is open and the vCPU's whole state is in KVM. To be called again after
+    /// each exit.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn finish(&mut self) -> Result<Option<Exit<'_>>, RunError> {
+        self.fd.set_kvm_immediate_exit(1);
         match self.enter()? {
+            Raw::Interrupted => Ok(None),
+            raw => self.serve(raw).map(Some),
+        }
+    }
+
+    /// The guest has stood still for a while: its clock tells it, so that its watchdogs don't bark.
+    pub fn tell_of_pause(&self) {
+        // Refused where the guest has no clock of KVM's, or none yet.
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
+    fn serve(&mut self, raw: Raw) -> Result<Exit<'_>, RunError> {
+        match raw {
             Raw::InternalError => self.internal_error(),
             Raw::Debug(hit) => match &mut self.assist {
                 Some(assist) => {

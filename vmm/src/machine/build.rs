@@ -10,13 +10,14 @@ use arch::layout;
 use devices::event::{Loop, LoopError, Remote};
 use devices::line::{PowerEvents, Reports, power_line, report_line};
 use devices::tty::{Terminal, UserRequest};
+use devices::virtio::interrupt::Fault;
 use devices::virtio::{DeviceCommand, SlotHandle};
 use devices::{Doorbell, GuestRam};
 
 use super::catalog::{BellAt, Catalog, Parts, host};
 use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
 use crate::blueprint::Blueprint;
-use crate::control::{Api, Control, ControlError, Front, OnResize, PowerButton};
+use crate::control::{Api, Control, ControlError, Front, OnResize, Pause, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
@@ -48,6 +49,8 @@ impl Running {
     /// Waits for the machine's end and takes it apart.
     pub(super) fn run(mut self) -> Result<Ended, MachineError> {
         let ended = self.control.run(&self.vcpus);
+        let ended = ended.map(|ended| super::judged(ended, &self.ram));
+        self.control.end(&ended);
         // A reader that stopped (a paused pager, a stuck terminal) must not hold up a thread that
         // prints.
         lock(&self.terminal).output().finish_within(OUTPUT_GRACE);
@@ -156,6 +159,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
     let ram = map_memory(&mut vm, &blueprint, kernel, initrd.as_ref())?;
     let (power, power_events) = power_line().map_err(host("creating the power line"))?;
     let (requester, requests) = report_line().map_err(host("creating the console's requests"))?;
+    let (fault_line, faults) = report_line().map_err(host("creating the devices' line"))?;
     let mut io = Loop::new()?;
     let parts = Parts {
         disks: disks.into_iter().map(Some).collect(),
@@ -164,6 +168,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         metadata,
         requests: requester,
         power,
+        faults: fault_line,
     };
     let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts, blueprint.gsis());
     catalog.build(&blueprint)?;
@@ -179,6 +184,8 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         signals,
         power_events,
         requests,
+        faults,
+        pause: Pause::new(built.handles.clone(), built.watchdog),
         button: PowerButton::new(built.pm, built.serial_button),
         io_ended: io
             .ended
@@ -271,6 +278,8 @@ struct Sources {
     signals: Signals,
     power_events: PowerEvents,
     requests: Reports<UserRequest>,
+    faults: Reports<Fault>,
+    pause: Pause,
     button: PowerButton,
     io_ended: Doorbell,
 }
@@ -301,6 +310,8 @@ fn control(
         io_ended: sources.io_ended,
         stop_timeout: blueprint.stop_timeout,
         on_resize: OnResize(Box::new(resize)),
+        pause: sources.pause,
+        faults: sources.faults,
         api: None,
     }
 }

@@ -13,7 +13,7 @@ use devices::event::Loop;
 use devices::legacy::IoApic;
 use devices::legacy::Pm;
 use devices::legacy::{self, I8042, Pvpanic};
-use devices::legacy::{Serial, SerialInput};
+use devices::legacy::{Serial, SerialInput, WatchdogPause};
 use devices::line::{Msi, Reporter};
 use devices::log::RateLimit;
 use devices::net::Link;
@@ -24,6 +24,7 @@ use devices::virtio::blk::Block;
 use devices::virtio::console::{
     self, Console, ConsoleSource, PortSetup, Ports, SocketPort, TerminalPort,
 };
+use devices::virtio::interrupt::Fault;
 use devices::virtio::net::{self, Net};
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::mmio::QUEUE_NOTIFY;
@@ -65,6 +66,7 @@ pub(super) struct Parts {
     pub(super) metadata: Metadata,
     pub(super) requests: Reporter<UserRequest>,
     pub(super) power: PowerLine,
+    pub(super) faults: Reporter<Fault>,
 }
 
 /// What devices are built with, and what is built so far.
@@ -87,6 +89,7 @@ pub(super) struct Catalog<'a> {
     /// The metadata service, which is one on all networks that have it.
     service: Option<Service>,
     handles: Vec<(String, SlotHandle)>,
+    watchdog: Option<WatchdogPause>,
     bells: Vec<BellAt>,
 }
 
@@ -99,6 +102,7 @@ pub(super) struct Built {
     pub(super) console: Option<SlotHandle>,
     /// Every virtio device by its name.
     pub(super) handles: Vec<(String, SlotHandle)>,
+    pub(super) watchdog: Option<WatchdogPause>,
     pub(super) bells: Vec<BellAt>,
 }
 
@@ -128,6 +132,7 @@ impl<'a> Catalog<'a> {
             console: None,
             service: None,
             handles: Vec::new(),
+            watchdog: None,
             bells: Vec::new(),
         }
     }
@@ -151,6 +156,7 @@ impl<'a> Catalog<'a> {
             serial_button: self.serial_button,
             console: self.console,
             handles: self.handles,
+            watchdog: self.watchdog,
             bells: self.bells,
         };
         (Arc::new(buses), built)
@@ -313,6 +319,7 @@ impl<'a> Catalog<'a> {
         let (registers, timer) = legacy::watchdog(action, self.parts.power.clone())
             .map_err(host("creating the watchdog's timer"))?;
         self.io.add(Box::new(timer));
+        self.watchdog = Some(registers.pauses());
         self.attach("watchdog", device.at, Arc::new(Mutex::new(registers)));
         Ok(())
     }
@@ -414,6 +421,7 @@ impl<'a> Catalog<'a> {
             Window::Pci(at) => self.function(name, device, at, model)?,
             Window::Mmio { .. } | Window::Ports { .. } => self.window(name, device, model)?,
         };
+        slot.report_faults(self.parts.faults.clone());
         self.io.add(Box::new(slot));
         let named = (device.name.clone(), handle.clone());
         self.handles.push(named);

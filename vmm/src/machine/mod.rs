@@ -145,13 +145,15 @@ impl Machine {
     /// # Errors
     /// [`MachineError`] says why the host cannot go on with it.
     pub fn run(self) -> Result<Ended, MachineError> {
-        let running = self.0.running;
-        let ram = running.ram.clone();
-        let ended = running.run()?;
-        Ok(match ended {
-            Ended::Reset(ResetCause::Asked) if panicked(&ram) => Ended::Reset(ResetCause::Panic),
-            other => other,
-        })
+        self.0.running.run()
+    }
+}
+
+/// What an end really was: a kernel that panicked may only say so by how it resets.
+fn judged(ended: Ended, ram: &GuestRam) -> Ended {
+    match ended {
+        Ended::Reset(ResetCause::Asked) if panicked(ram) => Ended::Reset(ResetCause::Panic),
+        other => other,
     }
 }
 

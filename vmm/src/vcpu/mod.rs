@@ -1,6 +1,7 @@
 //! vCPU threads: each runs one vCPU and dispatches its exits to the buses.
 
 mod dispatch;
+mod gate;
 mod thread;
 
 pub(crate) use dispatch::Buses;

@@ -13,7 +13,7 @@ use devices::{BusBuilder, GuestRam};
 
 use super::{Buses, VcpuEnd, VcpuThreads};
 use crate::kvm::assist::Needs;
-use crate::kvm::{Kicker, Kvm, Vcpu};
+use crate::kvm::{Exit, Kicker, Kvm, Vcpu};
 use crate::memory;
 
 /// Far beyond what a stop takes, so that a loaded host fails no test.
@@ -74,6 +74,11 @@ fn buses() -> Arc<Buses> {
 
 /// Two vCPUs: the first runs `code`, the second waits for a start-up message that never comes.
 fn vcpus(code: &[u8]) -> Vec<Vcpu> {
+    machine(code).0
+}
+
+/// The same with their memory.
+fn machine(code: &[u8]) -> (Vec<Vcpu>, GuestRam) {
     let kvm = Kvm::open(Path::new("/dev/kvm")).unwrap();
     let needs = Needs::detect(kvm.raw());
     let mut vm = kvm.create_vm().unwrap();
@@ -87,7 +92,7 @@ fn vcpus(code: &[u8]) -> Vec<Vcpu> {
         .map(|id| vm.create_vcpu(id, &needs).unwrap())
         .collect();
     vcpus[0].set_start(&flat_start(CODE)).unwrap();
-    vcpus
+    (vcpus, ram)
 }
 
 /// Runs `work` on a thread of its own and fails when it hangs.
@@ -146,4 +151,95 @@ fn a_triple_fault_is_reported_once() {
         assert!(matches!(end, VcpuEnd::TripleFault), "{end:?}");
         assert!(threads.next_end().is_none());
     });
+}
+
+/// Waits until `done`, which a vCPU's thread brings about.
+fn wait_for(mut done: impl FnMut() -> bool) {
+    while !done() {
+        std::thread::yield_now();
+    }
+}
+
+/// A guest that counts, at an address of its own, as fast as it can.
+const COUNT: [u8; 8] = [0xff, 0x05, 0x00, 0x20, 0x00, 0x00, 0xeb, 0xf8];
+const COUNTER: u64 = 0x2000;
+
+#[test]
+fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    in_time(|| {
+        let (vcpus, ram) = machine(&COUNT);
+        let threads = VcpuThreads::start(vcpus, &buses()).unwrap();
+        let count = || ram.read::<u32>(COUNTER).unwrap();
+        for _ in 0..100 {
+            let before = count();
+            wait_for(|| count() != before);
+            wait_for(|| threads.pause());
+            let standing = count();
+            assert!(threads.pause(), "once more is nothing new");
+            for _ in 0..1000 {
+                std::thread::yield_now();
+            }
+            assert_eq!(count(), standing, "it runs though it is paused");
+            threads.resume();
+        }
+        let before = count();
+        // A pause that is given up at once leaves nobody behind.
+        threads.pause();
+        threads.resume();
+        wait_for(|| count() != before);
+    });
+}
+
+#[test]
+fn threads_that_stand_still_can_be_stopped() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    in_time(|| {
+        for paused in [true, false] {
+            let threads = VcpuThreads::start(vcpus(&COUNT), &buses()).unwrap();
+            let stands = threads.pause();
+            if paused && !stands {
+                wait_for(|| threads.pause());
+            }
+            drop(threads);
+        }
+    });
+}
+
+/// What an exit left open is done before a vCPU stands still: the instruction is behind it, and
+/// an access that KVM splits is asked for whole.
+#[test]
+fn an_exit_is_completed_without_running_the_guest() {
+    if harness::skip::without_kvm() {
+        return;
+    }
+    // in al, 0x99; mov eax, [0xd0001ffe], which lies over two pages; then for ever.
+    let code = [0xe4, 0x99, 0xa1, 0xfe, 0x1f, 0x00, 0xd0, 0xeb, 0xfe];
+    let (mut vcpus, _ram) = machine(&code);
+    let vcpu = &mut vcpus[0];
+    let exits = [(CODE + 2, 1), (CODE + 7, 2)];
+    for (next, most) in exits {
+        let answer = |exit: Exit<'_>| match exit {
+            Exit::PortRead { data, .. } | Exit::MmioRead { data, .. } => {
+                data.fill(0x5a);
+                1
+            }
+            Exit::Interrupted => 0,
+            other => panic!("{other:?}"),
+        };
+        let mut accesses = 0;
+        while accesses == 0 {
+            accesses += answer(vcpu.run().unwrap());
+        }
+        while let Some(exit) = vcpu.finish().unwrap() {
+            accesses += answer(exit);
+        }
+        assert!(accesses <= most, "{accesses} accesses");
+        assert_eq!(vcpu.instruction_pointer(), next);
+        assert!(vcpu.finish().unwrap().is_none(), "nothing is left");
+    }
 }

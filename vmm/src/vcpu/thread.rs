@@ -1,7 +1,6 @@
-//! The threads themselves: start, the run loop, kicks, the end.
+//! The threads themselves: start, the run loop, kicks, pauses, the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use devices::Doorbell;
 use vmm_sys_util::signal::Killable as _;
 
 use super::dispatch::{Buses, Flow, dispatch};
+use super::gate::{Gate, Wanted};
 use crate::kvm::exit::Unhandled;
-use crate::kvm::{Kicker, RunError, Vcpu};
+use crate::kvm::{Exit, Kicker, RunError, Vcpu};
 
 /// A kicked thread leaves the guest within microseconds; a kick that got lost is repeated.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -36,9 +36,10 @@ pub(crate) enum VcpuEnd {
 #[derive(Debug)]
 pub(crate) struct VcpuThreads {
     threads: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     ends: Receiver<VcpuEnd>,
     ended: Doorbell,
+    standing: Doorbell,
     /// Carries nothing: it disconnects when the last thread has left the guest.
     alive: Receiver<()>,
 }
@@ -54,17 +55,19 @@ impl VcpuThreads {
         let (alive_sender, alive) = channel();
         let mut all = Self {
             threads: Vec::with_capacity(vcpus.len()),
-            stop: Arc::default(),
+            gate: Arc::default(),
             ends,
             ended: Doorbell::new()?,
+            standing: Doorbell::new()?,
             alive,
         };
         for vcpu in vcpus {
             let runner = Runner {
                 buses: Arc::clone(buses),
-                stop: Arc::clone(&all.stop),
+                gate: Arc::clone(&all.gate),
                 sender: sender.clone(),
                 ended: all.ended.try_clone()?,
+                standing: all.standing.try_clone()?,
                 _alive: alive_sender.clone(),
             };
             let name = format!("vcpu-{}", vcpu.id());
@@ -84,21 +87,46 @@ impl VcpuThreads {
         self.ended.clear();
         self.ends.try_recv().ok()
     }
-}
 
-impl VcpuThreads {
+    /// Lets the vCPUs go on, wherever they are on their way to a pause.
+    pub(crate) fn resume(&self) {
+        self.gate.want(Wanted::Run);
+    }
+
+    /// Makes every vCPU stand still at a completed exit: whether all do. To be called again until
+    /// they do; [`standing`](Self::standing) rings when it is worth it.
+    pub(crate) fn pause(&self) -> bool {
+        self.gate.want(Wanted::Pause);
+        self.standing.clear();
+        let all_stand = self.gate.outside() == self.threads.len();
+        if !all_stand {
+            self.kick();
+        }
+        all_stand
+    }
+
+    /// Rings when a vCPU stands still.
+    pub(crate) fn standing(&self) -> &Doorbell {
+        &self.standing
+    }
+
+    /// Takes whoever is in the guest out of it.
+    fn kick(&self) {
+        for thread in &self.threads {
+            // Fails only for a thread that is gone, which the next look shows.
+            let _ = thread.kill(Kicker::signal());
+        }
+    }
+
     /// Takes every vCPU out of the guest for good: whether all ended within `patience`.
     pub(crate) fn stop_within(&mut self, patience: Duration) -> bool {
-        self.stop.store(true, Ordering::Release);
+        self.gate.want(Wanted::Stop);
         let start = Instant::now();
         while !self.threads.iter().all(JoinHandle::is_finished) {
             if start.elapsed() >= patience {
                 return false;
             }
-            for thread in &self.threads {
-                // Fails only for a thread that is gone, which the next look shows.
-                let _ = thread.kill(Kicker::signal());
-            }
+            self.kick();
             // Every thread closes its sender as its last act, so this ends when all are gone.
             if self.alive.recv_timeout(KICK_AGAIN) == Err(RecvTimeoutError::Disconnected) {
                 break;
@@ -120,9 +148,10 @@ impl Drop for VcpuThreads {
 
 struct Runner {
     buses: Arc<Buses>,
-    stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     sender: Sender<VcpuEnd>,
     ended: Doorbell,
+    standing: Doorbell,
     _alive: Sender<()>,
 }
 
@@ -130,6 +159,7 @@ impl Runner {
     fn run(self, mut vcpu: Vcpu) {
         vcpu.adopt();
         let end = self.serve_exits(&mut vcpu);
+        self.gate.leave();
         if let Some(counts) = vcpu.assisted() {
             log::info!("vCPU {}: completed for a weak KVM: {counts:?}", vcpu.id());
         }
@@ -142,17 +172,49 @@ impl Runner {
 
     /// Runs the guest until it is told to stop, which is `None`, or cannot go on.
     fn serve_exits(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
-        while !self.stop.load(Ordering::Acquire) {
-            let flow = match vcpu.run() {
-                Ok(exit) => dispatch(exit, &self.buses),
-                Err(cause) => return Some(VcpuEnd::Host(cause)),
+        loop {
+            let ended = match self.gate.wanted() {
+                Wanted::Run => self.turn(vcpu),
+                Wanted::Pause => self.stand_still(vcpu),
+                Wanted::Stop => return None,
             };
-            match flow {
-                Flow::Continue => {}
-                Flow::TripleFault => return Some(VcpuEnd::TripleFault),
-                Flow::Fatal(why) => return Some(VcpuEnd::Fatal { id: vcpu.id(), why }),
+            if ended.is_some() {
+                return ended;
             }
         }
+    }
+
+    fn turn(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+        let id = vcpu.id();
+        match vcpu.run() {
+            Ok(exit) => self.serve(exit, id),
+            Err(cause) => Some(VcpuEnd::Host(cause)),
+        }
+    }
+
+    fn stand_still(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+        let id = vcpu.id();
+        loop {
+            match vcpu.finish() {
+                Ok(Some(exit)) => {
+                    if let Some(end) = self.serve(exit, id) {
+                        return Some(end);
+                    }
+                }
+                Ok(None) => break,
+                Err(cause) => return Some(VcpuEnd::Host(cause)),
+            }
+        }
+        self.gate.wait(|| self.standing.ring());
+        vcpu.tell_of_pause();
         None
+    }
+
+    fn serve(&self, exit: Exit<'_>, id: u8) -> Option<VcpuEnd> {
+        match dispatch(exit, &self.buses) {
+            Flow::Continue => None,
+            Flow::TripleFault => Some(VcpuEnd::TripleFault),
+            Flow::Fatal(why) => Some(VcpuEnd::Fatal { id, why }),
+        }
     }
 }

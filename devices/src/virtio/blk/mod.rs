@@ -64,6 +64,12 @@ struct Line {
     chains: Vec<Chain>,
 }
 
+impl Line {
+    fn has_taken(&self) -> bool {
+        !self.taken.is_empty()
+    }
+}
+
 #[derive(Debug)]
 struct Running {
     lines: Vec<Option<Line>>,
@@ -132,6 +138,8 @@ pub struct Block {
     patience: Patience,
     wake: Option<Wake>,
     watches: Watches,
+    /// The machine is paused: what was taken is brought to its end.
+    paused: bool,
     counters: Counters,
 }
 
@@ -169,6 +177,7 @@ impl Block {
             patience: Patience::default(),
             wake: None,
             watches: Watches::default(),
+            paused: false,
             counters: Counters::default(),
         };
         block.describe();
@@ -426,6 +435,17 @@ impl VirtioDevice for Block {
         self.land();
         // What has landed, and what waited for room in the engine: its events are taken.
         self.go_on();
+    }
+
+    fn pause(&mut self) -> bool {
+        self.paused = true;
+        // It ends: nothing is added to what was taken.
+        while self.turn() == Progress::More {}
+        !self.has_taken()
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
     }
 
     fn stop(&mut self) {

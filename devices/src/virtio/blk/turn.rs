@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::request::{Failure, PIECE_BYTES, Request, Step, Taken, Wrong};
 use super::wire::Status;
-use super::{Block, Running};
+use super::{Block, Line, Running};
 use crate::disk::engine::{Begun, Engine, Finished, Operation, Task};
 use crate::disk::{Disk, SECTOR_BYTES, TransferError};
 use crate::ram::GuestRam;
@@ -270,8 +270,17 @@ impl Block {
         PIECE_BYTES.min(sectors.max(SECTOR_BYTES))
     }
 
-    /// Whether the limits let a step through.
+    /// Whether anything that was taken has not been given back.
+    pub(super) fn has_taken(&self) -> bool {
+        let mut lines = self.running.iter().flat_map(|running| &running.lines);
+        self.flight.count() > 0 || lines.any(|line| line.as_ref().is_some_and(Line::has_taken))
+    }
+
+    /// Whether the limits let a step through. A pause does not wait for them.
     fn charge(&mut self, request: &mut Request, step: Option<Step>) -> bool {
+        if self.paused {
+            return true;
+        }
         let (bytes, operations) = request.price(step);
         let may = self.throttle.take(bytes, operations);
         if may {

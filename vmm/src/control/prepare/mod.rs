@@ -92,6 +92,10 @@ fn turn(front: &mut Front, ready: &[PollFlags]) -> Option<Prepared> {
 /// Does what a client asks for; the start is for another to do.
 fn carry_out(front: &mut Front, call: Call, client: Client) -> Option<Prepared> {
     let outcome = match call {
+        Call::Events => {
+            front.follow(client, MachineState::NotStarted);
+            return None;
+        }
         Call::Start => match may_start(front, client.dialect) {
             Ok(()) => {
                 front.starter = Some(client);
@@ -119,7 +123,14 @@ fn told(front: &mut Front, call: Call) -> Result<Response, ApiError> {
         Call::Start
         | Call::PressPowerButton
         | Call::FlushMetrics
+        | Call::Events
+        | Call::Pause
+        | Call::Resume
+        | Call::Stop { .. }
+        | Call::Kill
+        | Call::Metrics
         | Call::Drive { .. }
+        | Call::ChangeNet { .. }
         | Call::BalloonStatistics
         | Call::HintingStatus
         | Call::ChangeBalloon(_)

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use api::error::{ApiError, Code};
 use api::limits::{BucketSpec, LimitsSpec};
-use api::request::{BalloonChange, DriveChange, Hinting, LimitsChange};
+use api::request::{BalloonChange, DriveChange, Hinting, LimitsChange, NetChange};
 use api::spec::{DiskFormat, SizeSpec};
 use devices::disk::{Access, Disk, OverlayDisk, Qcow2Disk, RawDisk, SECTOR_BYTES};
 use devices::host;
 use devices::limit;
-use devices::virtio::{BalloonCommand, DeviceCommand};
+use devices::virtio::{BalloonCommand, DeviceCommand, NetCommand};
 use rustix::fs::OFlags;
 
 use super::job::Step;
@@ -29,6 +29,7 @@ const BALLOON_PAGE: u64 = 4096;
 pub(super) enum Change {
     Drive(DriveChange),
     Limits(LimitsChange),
+    Net(NetChange),
     Balloon(BalloonChange),
 }
 
@@ -40,6 +41,7 @@ impl Change {
     pub(super) fn prepare(&self, device: &Device) -> Result<Vec<Step>, ApiError> {
         match self {
             Self::Limits(change) => Ok(limits(device, *change).into_iter().collect()),
+            Self::Net(change) => Ok(net(device, *change).into_iter().collect()),
             Self::Drive(change) => drive(device, change),
             Self::Balloon(change) => balloon(device, change),
         }
@@ -62,6 +64,18 @@ fn limits(device: &Device, change: LimitsChange) -> Option<Step> {
         undo: Some(command(device.limits)),
         ..step(command(after), Effect::Limits(after))
     })
+}
+
+fn net(device: &Device, change: NetChange) -> Option<Step> {
+    let before = device.net?;
+    let (rx, tx) = (change.rx.apply(before.rx), change.tx.apply(before.tx));
+    let changed = |change: LimitsChange, after| change.is_any().then(|| buckets(after));
+    let command = NetCommand::Limits {
+        receive: changed(change.rx, rx),
+        transmit: changed(change.tx, tx),
+    };
+    let any = change.rx.is_any() || change.tx.is_any();
+    any.then(|| step(DeviceCommand::Net(command), Effect::Flows { rx, tx }))
 }
 
 fn buckets(spec: LimitsSpec) -> limit::Limits {

@@ -5,14 +5,17 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code};
-use api::http::Response;
-use api::machine::{DeviceView, ReportValue};
+use api::events::Event;
+use api::http::{Media, Response};
+use api::machine::{DeviceView, MachineState, ReportValue};
+use api::metrics;
 use devices::inspect::{Report, Value};
 use devices::virtio::slot::{Answer, Inspection};
 use devices::virtio::{CommandError, DeviceCommand, SlotGone, SlotHandle};
 
 use super::super::front::{Client, Front};
 use super::super::metrics::Counted;
+use super::super::pause::Life;
 use super::change::{Change, Grown};
 use super::gone;
 use super::machine::{Device, Effect, Machine};
@@ -26,19 +29,35 @@ const FIRST_LOOK: Duration = Duration::from_micros(300);
 pub(super) struct Job {
     /// None for the monitor itself, and once it was told that the device does not answer.
     client: Option<Client>,
-    /// The device that it changes, by its place in the machine.
-    pub(super) device: Option<usize>,
+    /// What it changes.
+    pub(super) claim: Option<Claim>,
     pub(super) deadline: Instant,
     work: Work,
     looked: bool,
 }
 
+/// What one request changes after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A device, by its place in the machine.
+    Device(usize),
+    /// Whether the machine runs.
+    Life,
+}
+
 /// What a job is at.
 pub(super) enum Work {
-    /// It has not begun.
-    Waiting(Change),
+    /// The change of a device, by its place, has not begun.
+    Waiting(usize, Change),
     /// A device is being changed.
-    Changing(Sequence),
+    Changing(usize, Box<Sequence>),
+    /// The machine is being paused, and whether that has begun.
+    Pausing {
+        /// Whether it has.
+        begun: bool,
+    },
+    /// The machine is to go on.
+    Resuming,
     /// Devices are asked for their reports.
     Reports(Vec<Asked>, Then),
 }
@@ -59,6 +78,8 @@ pub(super) enum Then {
     Tell,
     /// An answer is made of the first one.
     Answer(fn(&Report) -> Result<Response, ApiError>),
+    /// They are told as Prometheus reads them.
+    Metrics,
     /// Their counters are written to the file for them.
     Count,
 }
@@ -66,8 +87,10 @@ pub(super) enum Then {
 impl fmt::Debug for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Waiting(_) => "Waiting",
-            Self::Changing(_) => "Changing",
+            Self::Waiting(..) => "Waiting",
+            Self::Changing(..) => "Changing",
+            Self::Pausing { .. } => "Pausing",
+            Self::Resuming => "Resuming",
             Self::Reports(..) => "Reports",
         })
     }
@@ -105,6 +128,7 @@ impl Then {
         asked: &[Asked],
         machine: &Machine,
         front: &mut Front,
+        state: MachineState,
     ) -> Result<Response, ApiError> {
         let devices = asked.iter().filter_map(|one| {
             let device = machine.devices().get(one.place)?;
@@ -114,13 +138,19 @@ impl Then {
             Self::Answer(answerer) => {
                 answerer(asked.first().map(|one| &one.report).ok_or_else(gone)?)
             }
-            Self::Tell => {
+            Self::Tell | Self::Metrics => {
                 let views = devices.map(|(device, report)| DeviceView {
                     name: device.name.clone(),
                     model: device.model.clone(),
                     report: told(report),
                 });
-                Ok(Response::json(200, &views.collect::<Vec<_>>()))
+                let views: Vec<_> = views.collect();
+                if matches!(self, Self::Tell) {
+                    return Ok(Response::json(200, &views));
+                }
+                let name = front.description.id();
+                let text = metrics::text(name, &machine.view(state), &views);
+                Ok(Response::text(Media::Metrics, text))
             }
             Self::Count => {
                 let counted = devices.map(|(device, report)| Counted {
@@ -145,13 +175,13 @@ impl Then {
 impl Job {
     pub(super) fn new(
         client: Option<Client>,
-        device: Option<usize>,
+        claim: Option<Claim>,
         work: Work,
         deadline: Instant,
     ) -> Self {
         Self {
             client,
-            device,
+            claim,
             deadline,
             work,
             looked: false,
@@ -163,29 +193,46 @@ impl Job {
         &mut self,
         machine: &mut Machine,
         front: &mut Front,
+        life: &mut Life<'_>,
     ) -> Option<Result<Response, ApiError>> {
         let patience = match std::mem::replace(&mut self.looked, true) {
             false => FIRST_LOOK,
             true => Duration::ZERO,
         };
-        if let Work::Waiting(change) = &self.work {
-            let device = self.device.and_then(|place| machine.devices().get(place))?;
+        if let Work::Waiting(place, change) = &self.work {
+            let place = *place;
+            let device = machine.devices().get(place)?;
             match change.prepare(device) {
-                Ok(steps) => self.work = Work::Changing(Sequence::new(&device.handle, steps)),
+                Ok(steps) => {
+                    self.work =
+                        Work::Changing(place, Box::new(Sequence::new(&device.handle, steps)));
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
         match &mut self.work {
-            Work::Waiting(_) => None,
-            Work::Changing(sequence) => match sequence.advance(patience)? {
+            Work::Waiting(..) => None,
+            Work::Changing(place, sequence) => match sequence.advance(patience)? {
                 Ok(effects) => {
-                    machine.apply(self.device?, effects, &mut front.description);
+                    if let Some(device) = machine.devices().get(*place) {
+                        let device = device.name.clone();
+                        front.tell(&Event::DeviceChanged { device });
+                    }
+                    machine.apply(*place, effects, &mut front.description);
                     Some(Ok(Response::done()))
                 }
                 Err(error) => Some(Err(refusal(&error))),
             },
+            Work::Pausing { begun } => {
+                let paused = pause(begun, patience, life)?;
+                Some(paused.map(|()| Response::done()))
+            }
+            Work::Resuming => {
+                life.resume();
+                Some(Ok(Response::done()))
+            }
             Work::Reports(asked, then) => Some(match collect(asked, patience)? {
-                Ok(()) => then.perform(asked, machine, front),
+                Ok(()) => then.perform(asked, machine, front, life.state()),
                 Err(SlotGone) => Err(gone()),
             }),
         }
@@ -193,7 +240,7 @@ impl Job {
 
     /// Whether nothing will have changed if it is given up now.
     pub(super) fn can_be_dropped(&self) -> bool {
-        !matches!(self.work, Work::Changing(_))
+        !matches!(self.work, Work::Changing(..))
     }
 
     /// Its client, who is answered once.
@@ -201,8 +248,19 @@ impl Job {
         self.client.take_if(|_| now)
     }
 
-    /// What its client is told when the deadline has passed.
-    pub(super) fn too_late(&self) -> ApiError {
+    /// What its client is told when the deadline has passed. A pause that has not come about is
+    /// given up.
+    pub(super) fn give_up(&self, life: &mut Life<'_>) -> ApiError {
+        if let Work::Pausing { begun: true } = self.work {
+            let awaited = life.pause.awaits().map(|who| who.to_string());
+            life.resume();
+            let awaited = awaited.unwrap_or_else(|| "the machine".to_owned());
+            return ApiError::new(
+                Code::DeviceTimeout,
+                format!("{awaited} has not come to rest; the machine runs on"),
+                "the host is slow or its storage hangs: try again",
+            );
+        }
         let (message, hint) = match self.can_be_dropped() {
             true => (
                 "the device does not answer; nothing has changed",
@@ -215,6 +273,23 @@ impl Job {
         };
         ApiError::new(Code::DeviceTimeout, message, hint)
     }
+}
+
+/// Carries a pause on. One that something else has ended meanwhile is not begun anew.
+fn pause(
+    begun: &mut bool,
+    patience: Duration,
+    life: &mut Life<'_>,
+) -> Option<Result<(), ApiError>> {
+    if std::mem::replace(begun, true) && life.pause.is_running() {
+        return Some(Err(ApiError::new(
+            Code::WrongState,
+            "the machine was told to stop before it stood still; it runs on",
+            "",
+        )));
+    }
+    let paused = life.pause(patience)?;
+    Some(paused.map_err(|SlotGone| gone()))
 }
 
 /// One command to a device, with what undoes it and what it means for later requests.

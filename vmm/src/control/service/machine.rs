@@ -36,9 +36,17 @@ pub(super) struct Device {
     pub(super) handle: SlotHandle,
     pub(super) limits: LimitsSpec,
     pub(super) drive: Option<Drive>,
-    /// The place of a network interface in the specification.
-    pub(super) net: Option<usize>,
+    pub(super) net: Option<Net>,
     pub(super) balloon: BalloonWish,
+}
+
+/// What is known of a network device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Net {
+    /// Its place in the specification.
+    index: usize,
+    pub(super) rx: LimitsSpec,
+    pub(super) tx: LimitsSpec,
 }
 
 /// What is known of a block device.
@@ -84,6 +92,7 @@ impl BalloonWish {
 pub(super) enum Effect {
     Nothing,
     Limits(LimitsSpec),
+    Flows { rx: LimitsSpec, tx: LimitsSpec },
     Image(Image),
     BalloonBytes(u64),
     StatisticsInterval(u16),
@@ -136,7 +145,7 @@ impl Device {
     pub(super) fn called(&self, spec: &MachineSpec) -> String {
         match (self.drive.as_ref().and_then(|drive| drive.index), self.net) {
             (Some(index), _) => spec.disk_name(index),
-            (None, Some(index)) => spec.net_name(index),
+            (None, Some(net)) => spec.net_name(net.index),
             (None, None) => self.name.clone(),
         }
     }
@@ -155,6 +164,15 @@ impl Device {
                         (spec.rng_bandwidth, spec.rng_iops) = (bandwidth, iops);
                     }
                     None => {}
+                }
+            }
+            Effect::Flows { rx, tx } => {
+                let index = self.net.map(|net| net.index);
+                if let Some(net) = index.and_then(|index| spec.nets.get_mut(index)) {
+                    for (flow, limits) in [(&mut net.rx, rx), (&mut net.tx, tx)] {
+                        flow.bandwidth = limits.bandwidth.map(rate);
+                        flow.packets = limits.iops.map(rate);
+                    }
                 }
             }
             Effect::Image(image) => {
@@ -214,7 +232,13 @@ impl Machine {
                     device.drive = Some(Drive::of(disk));
                     device.limits = spec_of(disk.limits);
                 }
-                Some(DeviceKind::VirtioNet(index, _)) => device.net = Some(*index),
+                Some(DeviceKind::VirtioNet(index, net)) => {
+                    device.net = Some(Net {
+                        index: *index,
+                        rx: spec_of(net.rx),
+                        tx: spec_of(net.tx),
+                    });
+                }
                 Some(DeviceKind::VirtioRng(limits)) => device.limits = spec_of(*limits),
                 Some(DeviceKind::VirtioBalloon(settings)) => {
                     device.balloon = BalloonWish::of(settings);
@@ -255,6 +279,25 @@ impl Machine {
         })
     }
 
+    /// The place of the network interface that `id` names in the specification.
+    pub(super) fn net(&self, id: &str, spec: &MachineSpec) -> Result<usize, ApiError> {
+        let called = |net: Net| spec.net_name(net.index) == id;
+        let found = self
+            .devices
+            .iter()
+            .position(|one| one.net.is_some_and(called));
+        found.ok_or_else(|| {
+            let nets = self.devices.iter().filter_map(|one| one.net);
+            let names: Vec<_> = nets.map(|net| spec.net_name(net.index)).collect();
+            let hint = match names.as_slice() {
+                [] => "the machine has none; give some with --net".to_owned(),
+                names => format!("use one of these: {}", names.join(", ")),
+            };
+            let message = format!("there is no network interface {id}");
+            ApiError::new(Code::UnknownDevice, message, hint)
+        })
+    }
+
     /// The place of the only device of a model.
     pub(super) fn of_model(&self, model: &str) -> Result<usize, ApiError> {
         let found = self.devices.iter().position(|one| one.model == model);
@@ -282,6 +325,11 @@ impl Machine {
             match effect {
                 Effect::Nothing => {}
                 Effect::Limits(limits) => device.limits = limits,
+                Effect::Flows { rx, tx } => {
+                    if let Some(net) = &mut device.net {
+                        (net.rx, net.tx) = (rx, tx);
+                    }
+                }
                 Effect::Image(image) => {
                     if let Some(drive) = &mut device.drive {
                         drive.image = Some(image);
@@ -295,7 +343,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn view(&self) -> MachineView {
+    pub(super) fn view(&self, state: MachineState) -> MachineView {
         let mut devices = self.plan.devices.clone();
         for planned in &mut devices {
             let device = self.devices.iter().find(|one| one.name == planned.name);
@@ -305,7 +353,7 @@ impl Machine {
             }
         }
         MachineView {
-            state: MachineState::Running,
+            state,
             pid: std::process::id(),
             version: VERSION,
             kernel: self.plan.kernel.image.clone(),

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code};
+use api::events;
 use api::http::Response;
 use api::machine::MachineState;
 use api::request::{self, Call, Read};
@@ -23,10 +24,11 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::front::{Client, Front};
 use super::metrics::MetricsFile;
+use super::pause::Life;
 use super::stop::Event;
 use crate::blueprint::Blueprint;
 use change::Change;
-use job::{Job, Then, Work};
+use job::{Claim, Job, Then, Work};
 use machine::Machine;
 
 /// How long a device may take to answer before its client is told that it does not.
@@ -35,9 +37,6 @@ const DEVICE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the answer of a device that takes its time is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// The state of a machine whose vCPUs run.
-const STATE: MachineState = MachineState::Running;
-
 /// What follows from a call.
 #[derive(Debug)]
 enum Begun {
@@ -45,8 +44,10 @@ enum Begun {
     Told(Response),
     /// The machine's life goes on with it.
     Event(Event),
-    /// A device is to be asked, which the place names if it is changed.
-    Work(Option<usize>, Box<Work>),
+    /// The client follows what happens.
+    Stream,
+    /// It takes its time, and what is changed is its own meanwhile.
+    Work(Option<Claim>, Box<Work>),
 }
 
 /// The API of one machine.
@@ -56,6 +57,7 @@ pub(crate) struct Api {
     machine: Machine,
     /// What is being carried out, oldest first.
     jobs: VecDeque<Job>,
+    state: MachineState,
     now: Instant,
 }
 
@@ -74,6 +76,7 @@ impl Api {
             front,
             machine,
             jobs: VecDeque::new(),
+            state: MachineState::Running,
             now: Instant::now(),
         }
     }
@@ -94,12 +97,18 @@ impl Api {
 
     /// Serves the clients; `ready` is what poll said of the descriptors of `watch`. What the
     /// machine's life is to know comes back.
-    pub(crate) fn turn(&mut self, ready: &[PollFlags], now: Instant) -> Vec<Event> {
+    pub(crate) fn turn(
+        &mut self,
+        ready: &[PollFlags],
+        now: Instant,
+        life: &mut Life<'_>,
+    ) -> Vec<Event> {
         self.now = now;
+        self.note_state(life);
         self.front.server.turn(ready, now);
         let mut events = Vec::new();
         while let Some((ticket, request)) = self.front.server.take() {
-            match request::read(&request, STATE) {
+            match request::read(&request, self.state) {
                 Read::Refused(response) => self.front.server.answer(ticket, &response),
                 Read::Call(call, dialect) => {
                     let client = Client { ticket, dialect };
@@ -108,8 +117,27 @@ impl Api {
             }
         }
         self.count();
-        self.go_on();
+        self.go_on(life);
+        self.note_state(life);
         events
+    }
+
+    /// Tells those who follow what has happened.
+    pub(crate) fn tell(&mut self, event: &events::Event) {
+        self.front.tell(event);
+    }
+
+    /// The machine is at its end: so is what its clients follow.
+    pub(crate) fn end(&mut self, how: events::End) {
+        self.front.tell(&events::Event::Ended { how });
+        self.front.server.end_streams();
+    }
+
+    fn note_state(&mut self, life: &Life<'_>) {
+        let state = life.state();
+        if std::mem::replace(&mut self.state, state) != state {
+            self.front.tell(&events::Event::State { state });
+        }
     }
 
     /// Writes counters when they are due.
@@ -133,10 +161,14 @@ impl Api {
                 event = Some(happened);
                 Ok(Response::done())
             }
-            Ok(Begun::Work(device, work)) => {
+            Ok(Begun::Stream) => {
+                self.front.follow(client, self.state);
+                return None;
+            }
+            Ok(Begun::Work(claim, work)) => {
                 let deadline = self.now + DEVICE_PATIENCE;
                 self.jobs
-                    .push_back(Job::new(Some(client), device, *work, deadline));
+                    .push_back(Job::new(Some(client), claim, *work, deadline));
                 return None;
             }
             Err(error) => Err(error),
@@ -148,15 +180,25 @@ impl Api {
     fn judge(&self, call: Call) -> Result<Begun, ApiError> {
         let machine = &self.machine;
         let told = |response| Ok(Begun::Told(response));
-        let work = |place, work| Ok(Begun::Work(place, Box::new(work)));
-        let change = |place, change| work(Some(place), Work::Waiting(change));
+        let work = |claim, work| Ok(Begun::Work(claim, Box::new(work)));
+        let change = |place, change| work(Some(Claim::Device(place)), Work::Waiting(place, change));
+        let event = |event| Ok(Begun::Event(event));
         match call {
-            Call::Tell(topic) => told(self.front.description.tell(topic, STATE)?),
+            Call::Tell(topic) => told(self.front.description.tell(topic, self.state)?),
             Call::ChangeMetadata(change) => told(self.front.description.change_metadata(change)?),
-            Call::Machine => told(Response::json(200, &machine.view())),
-            Call::PressPowerButton => Ok(Begun::Event(Event::Request(UserRequest::PowerButton))),
+            Call::Machine => told(Response::json(200, &machine.view(self.state))),
+            Call::Events => Ok(Begun::Stream),
+            Call::PressPowerButton => event(Event::Request(UserRequest::PowerButton)),
+            Call::Pause => work(Some(Claim::Life), Work::Pausing { begun: false }),
+            Call::Resume => work(Some(Claim::Life), Work::Resuming),
+            Call::Stop { timeout } => event(Event::Stop(timeout)),
+            Call::Kill => event(Event::Request(UserRequest::Quit)),
             Call::Drive { id, change: wanted } => {
                 change(machine.drive(&id)?, Change::Drive(wanted))
+            }
+            Call::ChangeNet { id, change: wanted } => {
+                let place = machine.net(&id, self.front.spec())?;
+                change(place, Change::Net(wanted))
             }
             Call::ChangeEntropy(wanted) => {
                 change(machine.of_model(machine::ENTROPY)?, Change::Limits(wanted))
@@ -165,6 +207,7 @@ impl Api {
                 change(machine.of_model(machine::BALLOON)?, Change::Balloon(wanted))
             }
             Call::Devices => work(None, Work::of_all(machine, Then::Tell)),
+            Call::Metrics => work(None, Work::of_all(machine, Then::Metrics)),
             Call::FlushMetrics if self.front.metrics.is_none() => Err(no_metrics()),
             Call::FlushMetrics => work(None, Work::of_all(machine, Then::Count)),
             Call::BalloonStatistics => {
@@ -191,25 +234,25 @@ impl Api {
     }
 
     /// Carries the jobs on. A device is changed by one request after the other.
-    fn go_on(&mut self) {
+    fn go_on(&mut self, life: &mut Life<'_>) {
         let mut busy = Vec::new();
         for mut job in std::mem::take(&mut self.jobs) {
-            let blocked = job.device.is_some_and(|place| busy.contains(&place));
+            let blocked = job.claim.is_some_and(|claim| busy.contains(&claim));
             let outcome = match blocked {
                 true => None,
-                false => job.advance(&mut self.machine, &mut self.front),
+                false => job.advance(&mut self.machine, &mut self.front, life),
             };
             let late = self.now >= job.deadline;
             let (outcome, over) = match outcome {
                 Some(outcome) => (Some(outcome), true),
-                None if late => (Some(Err(job.too_late())), job.can_be_dropped()),
+                None if late => (Some(Err(job.give_up(life))), job.can_be_dropped()),
                 None => (None, false),
             };
             if let Some((outcome, client)) = outcome.zip(job.take_client(over || late)) {
                 self.front.answer(client, outcome);
             }
             if !over {
-                busy.extend(job.device);
+                busy.extend(job.claim);
                 self.jobs.push_back(job);
             }
         }

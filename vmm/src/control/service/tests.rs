@@ -18,6 +18,7 @@ use devices::virtio::{
 use rustix::event::{Timespec, poll};
 
 use super::super::description::Description;
+use super::super::pause::{Cpus, Pause};
 use super::machine::Device;
 use super::*;
 
@@ -68,7 +69,21 @@ impl VirtioDevice for Fake {
     }
 }
 
+/// vCPUs that stand still when the test lets them.
+#[derive(Default)]
+struct FakeCpus(std::cell::Cell<bool>);
+
+impl Cpus for FakeCpus {
+    fn pause(&self) -> bool {
+        self.0.get()
+    }
+
+    fn resume(&self) {}
+}
+
 struct Rig {
+    pause: Pause,
+    cpus: FakeCpus,
     api: Api,
     slot: DeviceSlot,
     told: Told,
@@ -90,6 +105,7 @@ impl Rig {
         let ram = devices::testing::small_ram();
         let line = IrqLine::new().unwrap();
         let connected = connect("disk0".into(), device, ram, line).unwrap();
+        let pause = Pause::new(vec![("disk0".into(), connected.handle.clone())], None);
         let drive = Device::drive_for_tests("disk0", connected.handle, &image);
         let now = Instant::now();
         let spec = MachineSpec {
@@ -109,9 +125,12 @@ impl Rig {
             front: Front::new(server, Description::new(None, spec), |_| Ok(())),
             machine: Machine::for_tests(plan(), vec![drive]),
             jobs: VecDeque::new(),
+            state: MachineState::Running,
             now,
         };
         Self {
+            pause,
+            cpus: FakeCpus::default(),
             api,
             slot: connected.slot,
             told,
@@ -136,7 +155,11 @@ impl Rig {
         self.api.watch(&mut fds);
         poll(&mut fds, Some(&Timespec::default())).unwrap();
         let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
-        self.api.turn(&ready, self.now)
+        let mut life = Life {
+            pause: &mut self.pause,
+            cpus: &self.cpus,
+        };
+        self.api.turn(&ready, self.now, &mut life)
     }
 
     /// Lets the device work and the API look, until both are at rest.
@@ -331,11 +354,20 @@ fn a_machine_at_its_end_says_so() {
     let mut rig = Rig::new("");
     let mut client = rig.client();
     let Rig {
-        mut api, slot, now, ..
+        mut api,
+        mut pause,
+        cpus,
+        slot,
+        now,
+        ..
     } = rig;
     drop(slot);
     patch(&mut client, r#"{"rescan": true}"#);
-    let events = api.turn(&[PollFlags::IN], now);
+    let mut life = Life {
+        pause: &mut pause,
+        cpus: &cpus,
+    };
+    let events = api.turn(&[PollFlags::IN], now, &mut life);
     assert!(events.is_empty());
     let (status, text) = come(&mut client);
     assert!(status == 500 && text.contains("at its end"), "{text}");
@@ -359,6 +391,168 @@ fn the_power_button_is_an_event_of_the_machines_life() {
     let events = rig.turn();
     assert_eq!(events, [Event::Request(UserRequest::PowerButton)]);
     assert_eq!(come(&mut client).0, 204);
+}
+
+fn act(client: &mut UnixStream, body: &str) {
+    let len = body.len();
+    write!(
+        client,
+        "PUT /coracle/v1/actions HTTP/1.1\r\nContent-Length: {len}\r\n\r\n{body}"
+    )
+    .unwrap();
+}
+
+const PAUSE: &str = r#"{"action": "pause"}"#;
+const RESUME: &str = r#"{"action": "resume"}"#;
+
+impl Rig {
+    /// What `GET /` says of the machine's state.
+    fn state(&mut self) -> String {
+        let mut client = self.client();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        self.turn();
+        let (_, text) = come(&mut client);
+        let rest = text.split("\"state\":\"").nth(1).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_pause_is_answered_when_all_stand_still() {
+    let mut rig = Rig::new("");
+    let mut client = rig.client();
+    act(&mut client, PAUSE);
+    rig.settle();
+    assert_eq!(come(&mut client).0, 0, "the vCPUs run");
+    assert_eq!(rig.state(), "Running");
+    // One that asks to go on waits for the pause, and one that asks for the pause again too.
+    let (mut second, mut third) = (rig.client(), rig.client());
+    act(&mut second, PAUSE);
+    rig.turn();
+    act(&mut third, RESUME);
+    rig.turn();
+    rig.cpus.0.set(true);
+    rig.turn();
+    assert_eq!(come(&mut client).0, 0, "the device works");
+    rig.slot.step();
+    rig.turn();
+    let answers = [&mut client, &mut second, &mut third].map(|client| come(client).0);
+    assert_eq!(answers, [204, 204, 204]);
+    assert_eq!(rig.state(), "Running", "the third let it go on");
+}
+
+#[test]
+fn a_paused_machine_answers_and_is_changed() {
+    let mut rig = Rig::new("");
+    rig.cpus.0.set(true);
+    let mut client = rig.client();
+    for round in 0..3 {
+        act(&mut client, PAUSE);
+        rig.settle();
+        assert_eq!(come(&mut client).0, 204, "{round}");
+        assert_eq!(rig.state(), "Paused");
+        assert_eq!(rig.change(LIMIT).0, 204, "{round}");
+        act(&mut client, RESUME);
+        rig.turn();
+        assert_eq!(come(&mut client).0, 204);
+        assert_eq!(rig.state(), "Running");
+    }
+    assert_eq!(rig.told().len(), 3);
+}
+
+#[test]
+fn a_pause_that_does_not_come_about_says_who_is_waited_for() {
+    for obey in [false, true] {
+        let mut rig = Rig::new("");
+        rig.cpus.0.set(obey);
+        let mut client = rig.client();
+        act(&mut client, PAUSE);
+        rig.turn();
+        rig.now += DEVICE_PATIENCE;
+        rig.turn();
+        let (status, text) = come(&mut client);
+        let who = if obey { "disk0" } else { "a vCPU" };
+        let sentence = format!("{who} has not come to rest; the machine runs on");
+        assert!(status == 504 && text.contains(&sentence), "{text}");
+        assert!(rig.pause.is_running() && rig.api.jobs.is_empty());
+        // It comes back: what was asked and taken back leaves nothing behind.
+        rig.settle();
+        assert_eq!(rig.state(), "Running");
+        rig.cpus.0.set(true);
+        act(&mut client, PAUSE);
+        rig.settle();
+        assert_eq!(come(&mut client).0, 204);
+    }
+}
+
+#[test]
+fn a_stop_ends_a_pause_on_its_way() {
+    let mut rig = Rig::new("");
+    let mut client = rig.client();
+    act(&mut client, PAUSE);
+    rig.turn();
+    // What the control thread does when it is asked to stop.
+    rig.pause.resume(&rig.cpus);
+    rig.turn();
+    let (status, text) = come(&mut client);
+    assert!(status == 409 && text.contains("told to stop"), "{text}");
+    let mut other = rig.client();
+    act(&mut other, r#"{"action": "stop", "timeout_ms": 1500}"#);
+    let timeout = Some(Duration::from_millis(1500));
+    assert_eq!(rig.turn(), [Event::Stop(timeout)]);
+    act(&mut other, r#"{"action": "kill"}"#);
+    assert_eq!(rig.turn(), [Event::Request(UserRequest::Quit)]);
+}
+
+#[test]
+fn who_follows_is_told_of_every_change() {
+    let mut rig = Rig::new("");
+    rig.cpus.0.set(true);
+    let mut follower = rig.client();
+    follower
+        .write_all(b"GET /coracle/v1/events HTTP/1.1\r\n\r\n")
+        .unwrap();
+    rig.turn();
+    let mut client = rig.client();
+    act(&mut client, PAUSE);
+    rig.settle();
+    act(&mut client, RESUME);
+    rig.turn();
+    assert_eq!(rig.change(LIMIT).0, 204);
+    rig.api.end(events::End::PowerOff);
+    let (status, text) = come(&mut follower);
+    assert_eq!(status, 200);
+    let told: Vec<_> = text.lines().filter(|line| line.starts_with('{')).collect();
+    let expected = [
+        r#""event":"state","state":"running""#,
+        r#""event":"state","state":"paused""#,
+        r#""event":"state","state":"running""#,
+        r#""event":"device-changed","device":"disk0""#,
+        r#""event":"ended","how":"power-off""#,
+    ];
+    assert_eq!(told.len(), expected.len(), "{text}");
+    for (place, (line, expected)) in told.iter().zip(expected).enumerate() {
+        assert!(line.contains(expected), "{line}");
+        assert!(line.contains(&format!("\"sequence\":{place},")), "{line}");
+    }
+    assert!(text.ends_with("\r\n0\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn metrics_are_the_devices_reports() {
+    let mut rig = Rig::new("");
+    let mut client = rig.client();
+    client
+        .write_all(b"GET /coracle/v1/metrics HTTP/1.1\r\n\r\n")
+        .unwrap();
+    rig.settle();
+    let (status, text) = come(&mut client);
+    assert_eq!(status, 200);
+    assert!(
+        text.contains("Content-Type: text/plain; version=0.0.4"),
+        "{text}"
+    );
+    assert!(text.contains("\ncoracle_machine_vcpus 1\n"), "{text}");
 }
 
 impl Device {

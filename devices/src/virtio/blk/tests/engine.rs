@@ -650,3 +650,68 @@ fn real_engines_serve_four_queues() {
         }
     }
 }
+
+/// A pause waits for what the engine has, without waiting in the loop, and for no limit.
+#[test]
+fn a_pause_brings_what_was_taken_to_its_end() {
+    let limits = Limits {
+        operations: Some(BucketSpec {
+            size: 2,
+            burst: 0,
+            refill: std::time::Duration::from_secs(3600),
+        }),
+        ..Limits::default()
+    };
+    let mut late = Late::with(1, 2, u64::MAX, |block| block.limited(limits).unwrap());
+    let heads: Vec<u16> = (0..6).map(|sector| late.read(0, sector)).collect();
+    assert_eq!(late.desk.running(), (2, 2));
+    let rest = late.driver.handle.begin_pause().unwrap();
+    late.driver.run();
+    let at_rest = || rest.within(std::time::Duration::ZERO);
+    assert_eq!(at_rest(), None);
+    // It goes on though the limits would hold it up, two at a time for want of room.
+    for left in (1..=heads.len()).rev() {
+        assert_eq!(at_rest(), None, "{left} are not back");
+        assert!(late.desk.end_one(), "{left} are not back");
+        late.driver.run();
+    }
+    assert_eq!(at_rest(), Some(Ok(())));
+    assert_eq!(late.back().len(), heads.len());
+    // What comes now waits for the end of the pause.
+    late.read(0, 7);
+    assert_eq!(late.desk.running().0, 0);
+    late.driver.handle.resume().unwrap();
+    late.driver.run();
+    late.driver
+        .handle
+        .ask(DeviceCommand::Limit(Limits::default()))
+        .unwrap();
+    late.driver.run();
+    assert_eq!(late.desk.running().0, 1);
+    late.desk.behave();
+    assert_eq!(late.back().len(), 1);
+    late.alive();
+}
+
+/// A host that hangs: the pause does not come about, and once it is given up all is as before.
+#[test]
+fn a_pause_that_is_given_up_leaves_requests_as_they_were() {
+    let mut late = Late::new(1, 8);
+    let head = late.read(0, 3);
+    let rest = late.driver.handle.begin_pause().unwrap();
+    late.driver.run();
+    assert_eq!(rest.within(std::time::Duration::ZERO), None);
+    late.driver.handle.resume().unwrap();
+    let other = late.read(0, 4);
+    assert_eq!(late.desk.running().0, 2, "it takes requests again");
+    late.desk.end_all();
+    let back = late.back();
+    assert_eq!((back[&(0, head)].0, back[&(0, other)].0), (OK, OK));
+    assert!(
+        matches!(
+            rest.within(std::time::Duration::ZERO),
+            Some(Err(crate::virtio::SlotGone))
+        ),
+        "nobody tells of a rest that never was"
+    );
+}
