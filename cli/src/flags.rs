@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
+pub(crate) mod machine_command;
 mod mmds;
 mod net;
 pub(crate) mod net_command;
@@ -66,6 +67,7 @@ enum Subcommands {
     Disk(disk_command::Flags),
     Doctor(doctor::Flags),
     Kernel(kernel::Flags),
+    Machine(machine_command::Flags),
     Net(net_command::Flags),
     Version(version::Flags),
     Vmm(Box<vmm::Flags>),
@@ -84,6 +86,8 @@ pub(crate) enum Command {
     Doctor(doctor::Flags),
     /// `coracle kernel`
     Kernel(kernel::Flags),
+    /// `coracle machine`
+    Machine(machine_command::Flags),
     /// `coracle net`
     Net(net_command::Flags),
     /// `coracle __usernet`, the process of a user-mode network, with its level of logging.
@@ -128,6 +132,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Ok(Subcommands::Disk(flags)) => Ok(Command::Disk(flags)),
         Ok(Subcommands::Doctor(flags)) => Ok(Command::Doctor(flags)),
         Ok(Subcommands::Kernel(flags)) => Ok(Command::Kernel(flags)),
+        Ok(Subcommands::Machine(flags)) => Ok(Command::Machine(flags)),
         Ok(Subcommands::Net(flags)) => Ok(Command::Net(flags)),
         Ok(Subcommands::Version(flags)) => Ok(Command::Version(flags)),
         Ok(Subcommands::Vmm(flags)) => Ok(Command::Vmm(flags)),

@@ -23,28 +23,90 @@ use vmm::plan::{Inputs, depends_on_acpi, plan};
 
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
+use crate::machines::registry::{Claim, Registry};
 use crate::net::{self, Helpers, Links};
 use crate::{embedded, logger, print};
 
 const KVM: &str = "/dev/kvm";
 
-/// Runs the machine that `spec` describes, whose guest can read `metadata`, with its API on a
-/// socket at `api`.
+/// Runs the machine that `spec` describes, called `name`, whose guest can read `metadata`, with its
+/// API on a socket at `api`.
 pub(crate) fn machine(
     spec: &MachineSpec,
     metadata: Metadata,
+    name: Option<&str>,
     api: Option<&Path>,
 ) -> Result<Exit, Failure> {
     let opening = Opening::begin(spec, metadata.clone())?;
-    let listener = api.map(Listener::bind).transpose()?;
+    // What is asked for is had before the guest, or there is none.
+    let asked = name.is_some() || api.is_some();
+    let place = asked.then(|| Place::find(name, api)).transpose()?;
     let (setup, _helpers) = opening.finish()?;
     let mut machine = machine::start(setup)?;
-    if let Some(listener) = listener {
-        let server = Server::new(Some(listener), Limits::default());
-        let description = Description::new(None, spec.clone()).with_metadata(metadata);
-        machine.serve(Front::new(server, description, logger::set_up));
-    }
+    // The guest runs meanwhile.
+    let place = place.map_or_else(|| Place::find(None, None), Ok)?;
+    let description = |id| Description::new(id, spec.clone()).with_metadata(metadata);
+    let _claim = place.serve(&mut machine, description);
     Ok(exit_of(machine.run()?))
+}
+
+/// Where a machine is reached while it runs.
+struct Place {
+    claim: Option<Claim>,
+    listener: Option<Listener>,
+}
+
+impl Place {
+    /// That of a machine of this name, whose API is at `api` if that is said.
+    ///
+    /// # Errors
+    /// When what was asked for cannot be had. What was not asked for is done without.
+    fn find(name: Option<&str>, api: Option<&Path>) -> Result<Self, Failure> {
+        let claim = match Registry::of_user().claim(name) {
+            Err(failure) if name.is_some() => return Err(failure),
+            Err(failure) => {
+                log::info!(
+                    "`coracle machine` does not know this machine: {}",
+                    failure.message
+                );
+                None
+            }
+            Ok(claim) => Some(claim),
+        };
+        let path = api.map(Path::to_owned);
+        let path = path.or_else(|| claim.as_ref().map(Claim::socket));
+        match path.as_deref().map(Listener::bind).transpose() {
+            Err(error) if name.is_some() || api.is_some() => Err(error.into()),
+            Err(error) => {
+                log::info!("this machine has no API: {error}");
+                let (claim, listener) = (None, None);
+                Ok(Self { claim, listener })
+            }
+            Ok(listener) => Ok(Self { claim, listener }),
+        }
+    }
+
+    /// Lets others find the machine, whose `description` has its name, and have a say in it. What
+    /// comes back is to live as long as it does.
+    fn serve(
+        self,
+        machine: &mut machine::Machine,
+        description: impl FnOnce(Option<String>) -> Description,
+    ) -> Option<Claim> {
+        let Self { claim, listener } = self;
+        let socket = listener.as_ref().map(|one| one.path().to_owned());
+        if let Some(listener) = listener {
+            let id = claim.as_ref().map(|claim| claim.name().to_owned());
+            let server = Server::new(Some(listener), Limits::default());
+            machine.serve(Front::new(server, description(id), logger::set_up));
+        }
+        if let Some((claim, socket)) = claim.as_ref().zip(socket)
+            && let Err(error) = claim.publish(&socket)
+        {
+            log::warn!("`coracle machine` does not find this machine: {error}");
+        }
+        claim
+    }
 }
 
 /// A machine on its way from a specification to open descriptors. Bad input is told first, before

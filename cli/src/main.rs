@@ -10,6 +10,7 @@ mod input;
 mod kernel_check;
 mod launch;
 mod logger;
+mod machines;
 mod net;
 mod print;
 mod serve;
@@ -36,6 +37,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
         Command::Disk(flags) => flags.run(),
         Command::Doctor(flags) => flags.run(),
         Command::Kernel(flags) => flags.run(),
+        Command::Machine(flags) => flags.run(),
         Command::Net(flags) => flags.run(),
         Command::Usernet(level) => net::user::serve(level.as_deref()),
         Command::Version(flags) => flags.run(),

@@ -172,7 +172,11 @@ pub(crate) struct Flags {
     )]
     stop_timeout: Option<String>,
 
-    /// Serve the machine's API on a unix socket at this path
+    /// Name of the machine for `coracle machine` [default: vm-PID]
+    #[arg(long, value_name = "NAME", help_heading = "Monitor")]
+    name: Option<String>,
+
+    /// Serve the API on a unix socket at this path [default: by its name]
     #[arg(long, value_name = "PATH", help_heading = "Monitor")]
     api_sock: Option<PathBuf>,
 
@@ -193,7 +197,12 @@ impl Flags {
             Some(value) => mmds::read(&mmds::parse(value)?.path)?,
             None => Metadata::default(),
         };
-        launch::machine(&spec, metadata, self.api_sock.as_deref())
+        launch::machine(
+            &spec,
+            metadata,
+            self.name.as_deref(),
+            self.api_sock.as_deref(),
+        )
     }
 
     /// The machine that the flags ask for.
@@ -326,7 +335,7 @@ pub(super) fn word(error: TextError) -> Failure {
 }
 
 /// Seconds, with a fraction if the user likes, as milliseconds.
-fn seconds(text: &str) -> Result<u64, Failure> {
+pub(super) fn seconds(text: &str) -> Result<u64, Failure> {
     let refuse = || {
         Failure::input(
             format!("stop timeout {text:?} is not a number of seconds"),

@@ -98,6 +98,8 @@ impl TestVm {
     pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(crate::coracle()?);
         command.args(&self.arguments);
+        // Beside the machines of whoever runs the tests.
+        command.env("XDG_RUNTIME_DIR", self.folder());
         let says = |word: &str| {
             let mut words = self.arguments.iter();
             words.any(|argument| argument.to_string_lossy().starts_with(word))
