@@ -9,7 +9,7 @@ mod startup;
 use crate::repo;
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// What to measure.
@@ -61,6 +61,39 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
 }
 
 pub(crate) use startup::program;
+
+/// What tests/bench/limits.toml promises of each benchmark.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    api: api::ApiLimits,
+    block: block::BlockLimits,
+    net: net::NetLimits,
+    startup: startup::StartupLimits,
+}
+
+fn limits() -> Result<Limits> {
+    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
+        .context("tests/bench/limits.toml")?;
+    toml::from_str(&text).context("reading tests/bench/limits.toml")
+}
+
+/// Prints the figures and writes them with their samples to `NAME.json`. True when every limit is
+/// met.
+fn conclude(name: &str, figures: &[Figure], samples: &impl Serialize) -> Result<bool> {
+    #[derive(Serialize)]
+    struct Results<'a, T> {
+        figures: &'a [Figure],
+        #[serde(flatten)]
+        samples: &'a T,
+    }
+    figures.iter().for_each(Figure::print);
+    let file = folder()?.join(name).with_extension("json");
+    let text = serde_json::to_string_pretty(&Results { figures, samples }).context("results")?;
+    std::fs::write(&file, text).with_context(|| file.display().to_string())?;
+    println!("every sample is in {}", file.display());
+    Ok(figures.iter().all(|figure| figure.met))
+}
 
 /// One measured figure beside its limit.
 #[derive(Debug, Serialize)]

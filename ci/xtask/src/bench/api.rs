@@ -1,8 +1,7 @@
 //! The API of a machine: how soon it answers, how soon it starts a guest, how it serves many.
 
 use super::startup::program;
-use super::{Figure, folder, median};
-use crate::repo;
+use super::{Figure, conclude, folder, limits, median};
 use anyhow::{Context, Result, bail, ensure};
 use api::client::{Answer, Client};
 use api::http::Method;
@@ -29,19 +28,7 @@ const REQUESTS: usize = 100_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
-    api: ApiLimits,
-    #[serde(rename = "startup")]
-    _startup: toml::Table,
-    #[serde(rename = "block")]
-    _block: toml::Table,
-    #[serde(rename = "net")]
-    _net: toml::Table,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ApiLimits {
+pub(super) struct ApiLimits {
     first_answer_ms: f64,
     first_answer_cpu_ms: f64,
     start_to_first_byte_ms: f64,
@@ -50,8 +37,7 @@ struct ApiLimits {
 }
 
 #[derive(Debug, Serialize)]
-struct Results {
-    figures: Vec<Figure>,
+struct Samples {
     first_answer_ms: Vec<f64>,
     start_to_first_byte_ms: Vec<f64>,
 }
@@ -66,10 +52,7 @@ struct Sample {
 
 /// Measures, prints and writes api.json.
 pub(super) fn run(runs: u32) -> Result<bool> {
-    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
-        .context("tests/bench/limits.toml")?;
-    let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
-    let limits = limits.api;
+    let limits = limits()?.api;
     let coracle = program()?;
     let folder = folder()?;
     let guest = folder.join("hello");
@@ -81,7 +64,7 @@ pub(super) fn run(runs: u32) -> Result<bool> {
     let first_answer_ms = of(|sample| sample.first_answer);
     let start_to_first_byte_ms = of(|sample| sample.start_to_first_byte);
     let (served, p99, growth) = under_load(&coracle)?;
-    let figures = vec![
+    let figures = [
         Figure::new(
             "fork to the first answer, median",
             "ms",
@@ -114,18 +97,11 @@ pub(super) fn run(runs: u32) -> Result<bool> {
             limits.growth_kib,
         ),
     ];
-    figures.iter().for_each(Figure::print);
-    let met = figures.iter().all(|figure| figure.met);
-    let file = folder.join("api.json");
-    let results = Results {
-        figures,
+    let samples = Samples {
         first_answer_ms,
         start_to_first_byte_ms,
     };
-    let text = serde_json::to_string_pretty(&results).context("results")?;
-    std::fs::write(&file, text).with_context(|| file.display().to_string())?;
-    println!("every sample is in {}", file.display());
-    Ok(met)
+    conclude("api", &figures, &samples)
 }
 
 /// A monitor that waits for its machine.

@@ -1,7 +1,7 @@
 //! How fast the user-mode network is: the generator of the crate `usernet` plays the guest and the
 //! other hosts, by turns with passt where that is installed.
 
-use super::{Figure, folder, median};
+use super::{Figure, conclude, limits, median};
 use crate::repo;
 use crate::steps::cargo;
 use anyhow::{Context, Result, bail, ensure};
@@ -10,19 +10,7 @@ use std::process::Command;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
-    #[serde(rename = "api")]
-    _api: toml::Table,
-    net: NetLimits,
-    #[serde(rename = "startup")]
-    _startup: toml::Table,
-    #[serde(rename = "block")]
-    _block: toml::Table,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NetLimits {
+pub(super) struct NetLimits {
     bulk_gbit: f64,
     added_us: f64,
     connections_per_second: f64,
@@ -57,18 +45,14 @@ impl Rounds {
 }
 
 #[derive(Debug, Serialize)]
-struct Results {
+struct Samples {
     ours: Rounds,
     passt: Rounds,
-    figures: Vec<Figure>,
 }
 
 /// Measures, prints and writes net.json.
 pub(super) fn run(rounds: u32) -> Result<bool> {
-    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
-        .context("tests/bench/limits.toml")?;
-    let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
-    let limits = limits.net;
+    let limits = limits()?.net;
     let build = [
         "build",
         "--release",
@@ -93,18 +77,7 @@ pub(super) fn run(rounds: u32) -> Result<bool> {
     if has_passt {
         figures.extend(beside(&ours, &passt, &limits));
     }
-    figures.iter().for_each(Figure::print);
-    let met = figures.iter().all(|figure| figure.met);
-    let results = Results {
-        ours,
-        passt,
-        figures,
-    };
-    let path = folder()?.join("net.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(&results)?)
-        .with_context(|| path.display().to_string())?;
-    println!("written to {}", path.display());
-    Ok(met)
+    conclude("net", &figures, &Samples { ours, passt })
 }
 
 fn generate(arguments: &[&str]) -> Result<Round> {

@@ -1,6 +1,6 @@
 //! How fast a guest starts and how little the monitor needs, by turns with the floor program.
 
-use super::{Figure, folder, median};
+use super::{Figure, conclude, folder, limits, median};
 use crate::repo;
 use crate::steps::cargo;
 use anyhow::{Context, Result, bail, ensure};
@@ -17,19 +17,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
-    #[serde(rename = "api")]
-    _api: toml::Table,
-    startup: Startup,
-    #[serde(rename = "block")]
-    _block: toml::Table,
-    #[serde(rename = "net")]
-    _net: toml::Table,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Startup {
+pub(super) struct StartupLimits {
     first_byte_ms: f64,
     times_floor: f64,
     resident_kib: f64,
@@ -38,8 +26,7 @@ struct Startup {
 }
 
 #[derive(Debug, Serialize)]
-struct Results {
-    figures: Vec<Figure>,
+struct Samples {
     floor_ms: Vec<f64>,
     coracle_ms: Vec<f64>,
     prompt_s: Vec<f64>,
@@ -47,10 +34,7 @@ struct Results {
 
 /// Measures, prints and writes startup.json.
 pub(super) fn run(runs: u32, boots: u32) -> Result<bool> {
-    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
-        .context("tests/bench/limits.toml")?;
-    let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
-    let limits = limits.startup;
+    let limits = limits()?.startup;
     let coracle = program()?;
     let folder = folder()?;
     let guest = folder.join("hello");
@@ -97,19 +81,12 @@ pub(super) fn run(runs: u32, boots: u32) -> Result<bool> {
             limits.prompt_s,
         ));
     }
-    figures.iter().for_each(Figure::print);
-    let met = figures.iter().all(|figure| figure.met);
-    let file = folder.join("startup.json");
-    let results = Results {
-        figures,
+    let samples = Samples {
         floor_ms,
         coracle_ms,
         prompt_s,
     };
-    let text = serde_json::to_string_pretty(&results).context("results")?;
-    std::fs::write(&file, text).with_context(|| file.display().to_string())?;
-    println!("every sample is in {}", file.display());
-    Ok(met)
+    conclude("startup", &figures, &samples)
 }
 
 /// The release program: `$CORACLE_BIN`, or built now.

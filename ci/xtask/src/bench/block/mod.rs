@@ -7,8 +7,7 @@ mod machine;
 mod native;
 mod vsock;
 
-use super::{Figure, folder, median, startup};
-use crate::repo;
+use super::{Figure, conclude, folder, limits, median, startup};
 use anyhow::{Context, Result};
 use harness::bare::ops::BlockLoad;
 use machine::{Disk, Machines};
@@ -80,19 +79,7 @@ impl Case {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
-    #[serde(rename = "api")]
-    _api: toml::Table,
-    block: BlockLimits,
-    #[serde(rename = "startup")]
-    _startup: toml::Table,
-    #[serde(rename = "net")]
-    _net: toml::Table,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlockLimits {
+pub(super) struct BlockLimits {
     depth_1_thousands: f64,
     random_read: f64,
     sequential: f64,
@@ -132,17 +119,13 @@ impl Row {
 }
 
 #[derive(Debug, Serialize)]
-struct Results {
+struct Samples {
     rows: Vec<Row>,
-    figures: Vec<Figure>,
 }
 
 /// Measures, prints and writes block.json.
 pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
-    let text = std::fs::read_to_string(repo::root().join("tests/bench/limits.toml"))
-        .context("tests/bench/limits.toml")?;
-    let limits: Limits = toml::from_str(&text).context("reading tests/bench/limits.toml")?;
-    let limits = limits.block;
+    let limits = limits()?.block;
     let coracle = startup::program()?;
     let folder = folder()?;
     let file = cached_file(&folder)?;
@@ -161,13 +144,7 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
         figures.extend(direct::figures(&machines, &file)?);
         figures.extend(cost::figures(&machines, &disks, &limits, idle)?);
     }
-    figures.iter().for_each(Figure::print);
-    let met = figures.iter().all(|figure| figure.met);
-    let results = Results { rows, figures };
-    let json = folder.join("block.json");
-    let text = serde_json::to_string_pretty(&results).context("results")?;
-    std::fs::write(&json, text).with_context(|| json.display().to_string())?;
-    println!("every sample is in {}", json.display());
+    let met = conclude("block", &figures, &Samples { rows })?;
     for extension in ["", "base", "cow"] {
         // A program that makes no deltas has left none.
         let _ = std::fs::remove_file(file.with_extension(extension));
