@@ -9,12 +9,11 @@
 
 use devices::state;
 use devices::state::BadState;
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_msr_entry, kvm_xsave,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_xsave};
 use kvm_ioctls::Cap;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::vcpu::msr_entries;
 use super::{Attempt, Kvm, KvmError, Vcpu, Vm};
 
 /// The largest XSAVE area that is saved: that of a process which asked for no dynamic feature.
@@ -233,7 +232,7 @@ impl Vcpu {
         let mut left = wanted;
         while !left.is_empty() {
             let (now, _) = left.split_at(left.len().min(MSRS_AT_ONCE));
-            let mut msrs = entries(now.iter().map(|&index| (index, 0)));
+            let mut msrs = msr_entries(now.iter().map(|&index| (index, 0)));
             let done = self.fd().get_msrs(&mut msrs);
             let done = done.attempt(|| format!("reading MSRs of vCPU {}", self.id()))?;
             let read = msrs.as_slice().iter().take(done);
@@ -250,32 +249,19 @@ impl Vcpu {
         let mut left = saved;
         while !left.is_empty() {
             let (now, _) = left.split_at(left.len().min(MSRS_AT_ONCE));
-            let set = self.fd().set_msrs(&entries(now.iter().copied()));
+            let set = self.fd().set_msrs(&msr_entries(now.iter().copied()));
             let done = set.attempt(|| format!("setting MSRs of vCPU {}", self.id()))?;
             let Some(&(index, value)) = now.get(done) else {
                 left = left.get(done..).unwrap_or_default();
                 continue;
             };
             if self.read_msrs(&[index])? != [(index, value)] {
-                return Err(KvmError::new(
-                    format!("setting MSR {index:#x} of vCPU {} to {value:#x}", self.id()),
-                    kvm_ioctls::Error::new(libc::EINVAL),
-                ));
+                return Err(self.refused_msr((index, value)));
             }
             left = left.get(done + 1..).unwrap_or_default();
         }
         Ok(())
     }
-}
-
-fn entries(msrs: impl Iterator<Item = (u32, u64)>) -> Msrs {
-    let entry = |(index, data)| kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    };
-    let entries: Vec<_> = msrs.map(entry).collect();
-    Msrs::from_entries(&entries).expect("invariant: fewer registers than KVM takes at once")
 }
 
 #[cfg(test)]

@@ -108,11 +108,6 @@ impl Vcpu {
         &self.fd
     }
 
-    #[cfg(test)]
-    pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
-        &mut self.fd
-    }
-
     /// The machine that it belongs to.
     pub(super) fn vm(&self) -> &Vm {
         &self.vm
@@ -138,26 +133,22 @@ impl Vcpu {
     /// # Errors
     /// [`KvmError`]; where KVM refused one of them it names that register.
     pub fn set_msrs(&self, values: &[(u32, u64)]) -> Result<(), KvmError> {
-        let entries: Vec<_> = values
-            .iter()
-            .map(|&(index, data)| kvm_msr_entry {
-                index,
-                data,
-                ..Default::default()
-            })
-            .collect();
-        let msrs = Msrs::from_entries(&entries).expect("invariant: a handful of registers");
         let done = self
             .fd
-            .set_msrs(&msrs)
+            .set_msrs(&msr_entries(values.iter().copied()))
             .attempt(|| format!("setting MSRs of vCPU {}", self.id))?;
         match values.get(done) {
             None => Ok(()),
-            Some((index, value)) => Err(KvmError::new(
-                format!("setting MSR {index:#x} of vCPU {} to {value:#x}", self.id),
-                kvm_ioctls::Error::new(libc::EINVAL),
-            )),
+            Some(refused) => Err(self.refused_msr(*refused)),
         }
+    }
+
+    /// The error for a register that KVM does not take.
+    pub(super) fn refused_msr(&self, (index, value): (u32, u64)) -> KvmError {
+        KvmError::new(
+            format!("setting MSR {index:#x} of vCPU {} to {value:#x}", self.id),
+            kvm_ioctls::Error::new(libc::EINVAL),
+        )
     }
 
     /// Puts the vCPU at the start of the kernel.
@@ -338,6 +329,17 @@ impl Vcpu {
             }
         }
     }
+}
+
+/// Registers as KVM takes them, which is fewer at once than [`kvm_bindings::KVM_MAX_MSR_ENTRIES`].
+pub(super) fn msr_entries(msrs: impl Iterator<Item = (u32, u64)>) -> Msrs {
+    let entry = |(index, data)| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    let entries: Vec<_> = msrs.map(entry).collect();
+    Msrs::from_entries(&entries).expect("invariant: fewer registers than KVM takes at once")
 }
 
 fn unexpected<'a>(exit: &str) -> Exit<'a> {

@@ -13,14 +13,14 @@ use devices::{BusBuilder, GuestRam};
 
 use super::{Buses, VcpuEnd, VcpuThreads};
 use crate::kvm::assist::Needs;
-use crate::kvm::{Exit, Kicker, Kvm, Vcpu};
+use crate::kvm::{Exit, Kicker, Kvm, Vcpu, Vm};
 use crate::memory;
 
 /// Far beyond what a stop takes, so that a loaded host fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the guest's code is.
-const CODE: u64 = 0x1000;
+pub(crate) const CODE: u64 = 0x1000;
 
 /// 32-bit protected mode without paging, flat segments, at `rip`.
 pub(crate) fn flat_start(rip: u64) -> CpuStart {
@@ -81,18 +81,24 @@ fn vcpus(code: &[u8]) -> Vec<Vcpu> {
 fn machine(code: &[u8]) -> (Vec<Vcpu>, GuestRam) {
     let kvm = Kvm::open(Path::new("/dev/kvm")).unwrap();
     let needs = Needs::detect(kvm.raw());
-    let mut vm = kvm.create_vm().unwrap();
-    vm.reserve_kvm_pages().unwrap();
-    vm.enable_split_irqchip(layout::IOAPIC_PINS.into()).unwrap();
-    vm.prepare_assists(&needs).unwrap();
-    let ram: GuestRam = memory::map(&[(0, 1 << 20)], false).unwrap();
-    ram.write_bytes(CODE, code).unwrap();
-    vm.map_ram(&ram).unwrap();
+    let (vm, ram) = vm_with(&kvm, &needs, code);
     let vcpus: Vec<_> = (0..2)
         .map(|id| vm.create_vcpu(id, &needs).unwrap())
         .collect();
     vcpus[0].set_start(&flat_start(CODE)).unwrap();
     (vcpus, ram)
+}
+
+/// A machine without vCPUs that has `code` at [`CODE`], and its memory.
+pub(crate) fn vm_with(kvm: &Kvm, needs: &Needs, code: &[u8]) -> (Vm, GuestRam) {
+    let mut vm = kvm.create_vm().unwrap();
+    vm.reserve_kvm_pages().unwrap();
+    vm.enable_split_irqchip(layout::IOAPIC_PINS.into()).unwrap();
+    vm.prepare_assists(needs).unwrap();
+    let ram: GuestRam = memory::map(&[(0, 1 << 20)], false).unwrap();
+    ram.write_bytes(CODE, code).unwrap();
+    vm.map_ram(&ram).unwrap();
+    (vm, ram)
 }
 
 /// Runs `work` on a thread of its own and fails when it hangs.

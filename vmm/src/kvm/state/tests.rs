@@ -3,31 +3,20 @@
 use std::path::Path;
 
 use arch::cpuid::{CpuidPolicy, guest_leaves};
-use arch::{layout, msr};
-use devices::GuestRam;
+use arch::msr;
 use devices::state::{Decode as _, Encode as _};
 
 use super::*;
 use crate::kvm::Exit;
 use crate::kvm::assist::Needs;
-use crate::memory;
-use crate::vcpu::tests::flat_start;
-
-const CODE: u64 = 0x1000;
+use crate::vcpu::tests::{CODE, flat_start, vm_with};
 
 /// A machine of one vCPU whose code counts in `eax` and writes the count to port 0x10.
 fn machine() -> (Kvm, Vm, Vcpu) {
     let kvm = Kvm::open(Path::new("/dev/kvm")).unwrap();
     let needs = Needs::detect(kvm.raw());
-    let mut vm = kvm.create_vm().unwrap();
-    vm.reserve_kvm_pages().unwrap();
-    vm.enable_split_irqchip(layout::IOAPIC_PINS.into()).unwrap();
-    vm.prepare_assists(&needs).unwrap();
-    let ram: GuestRam = memory::map(&[(0, 1 << 20)], false).unwrap();
     // inc eax; out 0x10, al; jmp back
-    ram.write_bytes(CODE, &[0x40, 0xe6, 0x10, 0xeb, 0xfb])
-        .unwrap();
-    vm.map_ram(&ram).unwrap();
+    let (vm, _) = vm_with(&kvm, &needs, &[0x40, 0xe6, 0x10, 0xeb, 0xfb]);
     let vcpu = vm.create_vcpu(0, &needs).unwrap();
     (kvm, vm, vcpu)
 }
@@ -60,8 +49,7 @@ fn next(vcpu: &mut Vcpu) -> u8 {
 
 /// Completes the last exit.
 fn settle(vcpu: &mut Vcpu) {
-    vcpu.fd_mut().set_kvm_immediate_exit(1);
-    assert!(matches!(vcpu.run().unwrap(), Exit::Interrupted));
+    assert!(vcpu.finish().unwrap().is_none());
 }
 
 /// The saved state without what goes on by itself.
