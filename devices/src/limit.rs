@@ -4,6 +4,7 @@ mod pace;
 mod throttle;
 
 use pace::Pace;
+pub use pace::{BucketStateV1, LimitsStateV1};
 pub(crate) use throttle::Throttle;
 
 use std::time::Duration;

@@ -4,6 +4,8 @@
 //! one from its list of fields. Bytes that were not written by [`Encode`] are an error of
 //! [`Decode`], never a panic, and make nothing grow beyond their own length.
 
+use std::fmt;
+
 /// Bytes that are no saved state of the kind that was asked for.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadState {
@@ -21,6 +23,92 @@ pub enum BadState {
         /// What was found.
         value: u64,
     },
+    /// The state of something else.
+    #[error("it is the state of {found:?} and not of {expected}")]
+    Kind {
+        /// What is restored.
+        expected: &'static str,
+        /// Whose it is.
+        found: String,
+    },
+    /// A state with other fields.
+    #[error("{kind} has version {found}, this program reads version {known}")]
+    Version {
+        /// Whose it is.
+        kind: &'static str,
+        /// Its version.
+        found: u16,
+        /// The one that can be read.
+        known: u16,
+    },
+    /// The guest's driver works with features that the device does not have here.
+    #[error("the guest uses {}, which the device does not offer here", Bits(*.0))]
+    Features(u64),
+    /// Something else that its owner refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl BadState {
+    /// A value that its owner cannot have.
+    pub fn value(what: &'static str, value: impl Into<u64>) -> Self {
+        let value = value.into();
+        Self::Value { what, value }
+    }
+
+    /// `Ok` if a saved value is `good`.
+    ///
+    /// # Errors
+    /// [`BadState::Value`] otherwise.
+    pub fn unless(good: bool, what: &'static str, value: impl Into<u64>) -> Result<(), Self> {
+        good.then_some(()).ok_or_else(|| Self::value(what, value))
+    }
+}
+
+/// Features by their numbers, as the specification has them.
+struct Bits(u64);
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = (0..u64::BITS).filter(|bit| self.0 >> bit & 1 != 0);
+        let set: Vec<_> = set.map(|bit| bit.to_string()).collect();
+        let word = if set.len() == 1 {
+            "feature"
+        } else {
+            "features"
+        };
+        write!(f, "{word} {}", set.join(", "))
+    }
+}
+
+/// A part of a machine that cannot be saved now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotSaved {
+    /// Nobody has paused it.
+    #[error("it is not at rest")]
+    Running,
+    /// Its I/O loop has ended and it with it.
+    #[error("it is gone: its I/O loop has ended")]
+    Gone,
+}
+
+/// A part of a machine that is saved, and put into a saved state, while the machine stands still.
+pub trait Persist: Send {
+    /// Its state, with its kind and version in front.
+    ///
+    /// # Errors
+    /// [`NotSaved`] when it does not stand still.
+    fn save(&self) -> Result<Vec<u8>, NotSaved>;
+
+    /// Puts a part that is as it was made into a saved state. It stands still afterwards.
+    ///
+    /// # Errors
+    /// [`BadState`] when the bytes are no state that this part can have. It is of no use then.
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState>;
+
+    /// A restored machine is about to go on, its vCPUs and their interrupt controllers as they
+    /// were: tells its guest again of what may have been on its way when it was saved.
+    fn tell_again(&mut self) {}
 }
 
 /// A value that can be saved.
@@ -64,6 +152,33 @@ pub trait Section: Encode + Decode {
     const KIND: &'static str;
     /// Counts the changes of its fields, from 1.
     const VERSION: u16;
+
+    /// All bytes of the state behind its kind and version, where nothing else tells these.
+    fn to_tagged(&self) -> Vec<u8> {
+        let mut out = Self::KIND.to_owned().to_bytes();
+        Self::VERSION.encode(&mut out);
+        self.encode(&mut out);
+        out
+    }
+
+    /// The state that all of `bytes` are, as [`to_tagged`](Self::to_tagged) makes them.
+    ///
+    /// # Errors
+    /// [`BadState`] when they are another's state or none.
+    fn from_tagged(bytes: &[u8]) -> Result<Self, BadState> {
+        let mut reader = Reader(bytes);
+        let found = String::decode(&mut reader)?;
+        if found != Self::KIND {
+            let expected = Self::KIND;
+            return Err(BadState::Kind { expected, found });
+        }
+        let found = u16::decode(&mut reader)?;
+        if found != Self::VERSION {
+            let (kind, known) = (Self::KIND, Self::VERSION);
+            return Err(BadState::Version { kind, found, known });
+        }
+        Self::from_bytes(reader.0)
+    }
 }
 
 /// What is left of saved bytes.
@@ -100,18 +215,24 @@ macro_rules! number {
     )*};
 }
 
-number!(u8, u16, u32, u64);
+number!(u8, u16, u32, u64, i64);
 
-/// An array: its bytes, without a length.
-impl<const N: usize> Encode for [u8; N] {
+/// An array: its values, without a length.
+impl<T: Encode, const N: usize> Encode for [T; N] {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
+        for value in self {
+            value.encode(out);
+        }
     }
 }
 
-impl<const N: usize> Decode for [u8; N] {
+impl<T: Decode + Copy + Default, const N: usize> Decode for [T; N] {
     fn decode(from: &mut Reader<'_>) -> Result<Self, BadState> {
-        from.take(N)?.try_into().map_err(|_| BadState::Short)
+        let mut values = [T::default(); N];
+        for value in &mut values {
+            *value = T::decode(from)?;
+        }
+        Ok(values)
     }
 }
 
@@ -285,6 +406,32 @@ mod tests {
         }
         let longer = [bytes, vec![0; 3]].concat();
         assert_eq!(Sample::from_bytes(&longer), Err(BadState::Long(3)));
+    }
+
+    impl Section for Sample {
+        const KIND: &'static str = "sample";
+        const VERSION: u16 = 3;
+    }
+
+    #[test]
+    fn another_kind_and_another_version_are_named() {
+        let tagged = sample().to_tagged();
+        assert_eq!(Sample::from_tagged(&tagged), Ok(sample()));
+        let mut other = tagged.clone();
+        other[4] = b'S';
+        let text = Sample::from_tagged(&other).unwrap_err().to_string();
+        assert_eq!(text, "it is the state of \"Sample\" and not of sample");
+        let mut later = tagged;
+        later[10] = 4;
+        let text = Sample::from_tagged(&later).unwrap_err().to_string();
+        assert_eq!(text, "sample has version 4, this program reads version 3");
+    }
+
+    #[test]
+    fn missing_features_are_named() {
+        let text = |bits| BadState::Features(bits).to_string();
+        assert!(text(1 << 5).starts_with("the guest uses feature 5, which"));
+        assert!(text(1 << 63 | 6).contains("features 1, 2, 63,"));
     }
 
     #[test]

@@ -3,9 +3,37 @@
 use std::time::{Duration, Instant};
 
 use super::{BucketSpec, Limits};
+use crate::state;
+use crate::state::BadState;
+
+state! {
+    /// A bucket of tokens.
+    pub struct BucketStateV1 {
+        /// The tokens that it holds when full.
+        pub size: u64,
+        /// Tokens that were there once.
+        pub burst: u64,
+        /// How long an empty one takes to be full, in nanoseconds.
+        pub refill_ns: u64,
+        /// The tokens in it, below zero for what is owed.
+        pub level: i64,
+        /// What is left of the burst.
+        pub burst_left: u64,
+    }
+}
+
+state! {
+    /// The limits of a device, as they stand.
+    pub struct LimitsStateV1 {
+        /// Bytes moved.
+        pub bytes: Option<BucketStateV1>,
+        /// Operations carried out.
+        pub operations: Option<BucketStateV1>,
+    }
+}
 
 /// A bucket of tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bucket {
     spec: BucketSpec,
     /// Below zero after a request that was larger than the bucket.
@@ -58,6 +86,39 @@ impl Bucket {
         Err(Duration::from_nanos(wait.saturating_add(1)))
     }
 
+    fn save(&self, now: Instant) -> BucketStateV1 {
+        let mut bucket = self.clone();
+        bucket.fill(now);
+        BucketStateV1 {
+            size: bucket.spec.size,
+            burst: bucket.spec.burst,
+            refill_ns: u64::try_from(bucket.spec.refill.as_nanos()).unwrap_or(u64::MAX),
+            level: i64::try_from(bucket.level).unwrap_or(if bucket.level < 0 {
+                i64::MIN
+            } else {
+                i64::MAX
+            }),
+            burst_left: bucket.burst,
+        }
+    }
+
+    fn restore(state: &BucketStateV1, now: Instant) -> Result<Self, BadState> {
+        let spec = BucketSpec {
+            size: state.size,
+            burst: state.burst,
+            refill: Duration::from_nanos(state.refill_ns),
+        };
+        let bad = BadState::value("the size of a bucket", state.size);
+        let mut bucket = Self::new(spec, now).ok_or(bad)?;
+        let possible = i128::from(state.level) <= state.size.into();
+        let level = state.level.cast_unsigned();
+        BadState::unless(possible, "the level of a bucket", level)?;
+        let possible = state.burst_left <= state.burst;
+        BadState::unless(possible, "the burst of a bucket", state.burst_left)?;
+        (bucket.level, bucket.burst) = (state.level.into(), state.burst_left);
+        Ok(bucket)
+    }
+
     fn spend(&mut self, tokens: u64) {
         let once = tokens.min(self.burst);
         self.burst = self.burst.saturating_sub(once);
@@ -80,6 +141,25 @@ impl Pace {
             bytes: bucket(limits.bytes),
             operations: bucket(limits.operations),
         }
+    }
+
+    pub(super) fn save(&self, now: Instant) -> LimitsStateV1 {
+        let save = |bucket: &Option<Bucket>| bucket.as_ref().map(|bucket| bucket.save(now));
+        LimitsStateV1 {
+            bytes: save(&self.bytes),
+            operations: save(&self.operations),
+        }
+    }
+
+    pub(super) fn restore(state: &LimitsStateV1, now: Instant) -> Result<Self, BadState> {
+        let restore = |state: &Option<BucketStateV1>| {
+            let bucket = state.as_ref().map(|state| Bucket::restore(state, now));
+            bucket.transpose()
+        };
+        Ok(Self {
+            bytes: restore(&state.bytes)?,
+            operations: restore(&state.operations)?,
+        })
     }
 
     /// Whether there is any limit.

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Limits, Pace};
+use super::{Limits, LimitsStateV1, Pace};
+use crate::state::BadState;
 use crate::timer::Timer;
 use crate::virtio::Watches;
 
@@ -39,6 +40,25 @@ impl Throttle {
         }
         self.pace = Pace::new(limits, Instant::now());
         self.look_again();
+        Ok(())
+    }
+
+    /// The limits, and how much of them is used up.
+    pub(crate) fn save(&self) -> LimitsStateV1 {
+        self.pace.save(Instant::now())
+    }
+
+    /// Takes limits as they were.
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub(crate) fn restore(&mut self, state: &LimitsStateV1) -> Result<(), BadState> {
+        let pace = Pace::restore(state, Instant::now())?;
+        if pace.is_limited() {
+            let refused = |error: io::Error| BadState::Refused(error.to_string());
+            self.make_timer().map_err(refused)?;
+        }
+        self.pace = pace;
         Ok(())
     }
 

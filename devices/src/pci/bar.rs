@@ -60,6 +60,22 @@ impl Bar {
         self.decoding.then_some(self.address.into())
     }
 
+    /// The last good address.
+    pub(crate) fn address(&self) -> u32 {
+        self.address
+    }
+
+    /// Takes an address and a register as they were: whether they can be.
+    pub(crate) fn restore(&mut self, address: u32, register: u32, decoding: bool) -> bool {
+        self.decoding = true;
+        let good = self.write(address) && self.address == address;
+        self.decoding = decoding;
+        self.register = register & self.writable();
+        // While the function answers, the register holds where.
+        let asks = self.register == self.writable();
+        good && (!decoding || asks || self.register == address)
+    }
+
     /// Moves the window to the register's address, or takes that back.
     fn settle(&mut self) -> bool {
         let (start, end) = (u64::from(self.register), self.within.end());

@@ -131,6 +131,21 @@ impl Header {
         }
     }
 
+    /// All bytes.
+    pub(crate) fn bytes(&self) -> &[u8; LEN] {
+        &self.bytes
+    }
+
+    /// Takes all bytes as a driver left them: whether only such differ as it can write.
+    pub(crate) fn restore(&mut self, bytes: &[u8; LEN]) -> bool {
+        let mut pairs = bytes.iter().zip(self.bytes).zip(self.writable);
+        let good = pairs.all(|((new, own), mask)| (new ^ own) & !mask == 0);
+        if good {
+            self.bytes = *bytes;
+        }
+        good
+    }
+
     /// Sets bytes, whether a driver can write them or not.
     pub fn put(&mut self, offset: u16, bytes: &[u8]) {
         let places = self.bytes.iter_mut().skip(offset.into());

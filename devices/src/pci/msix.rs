@@ -8,6 +8,8 @@ use std::fmt;
 
 use crate::bus::Width;
 use crate::line::{IrqLine, Msi};
+use crate::state;
+use crate::state::BadState;
 
 /// The capability's identity in the configuration space.
 pub const CAPABILITY: u8 = 0x11;
@@ -194,6 +196,65 @@ impl Msix {
         let word = usize::try_from(offset % ENTRY_BYTES / 4).unwrap_or_default();
         let word = vector.and_then(|vector| vector.words.get(word));
         word.copied().unwrap_or_default().into()
+    }
+}
+
+state! {
+    /// A vector of a function.
+    pub struct VectorStateV1 {
+        /// Address low and high, data, control, as the driver sees them.
+        pub words: [u32; 4],
+        /// Whether it waits to be unmasked.
+        pub pending: bool,
+    }
+}
+
+state! {
+    /// The message-signalled interrupts of a function.
+    pub struct MsixStateV1 {
+        /// What the driver wrote of the control word.
+        pub control: u16,
+        /// The table.
+        pub vectors: Vec<VectorStateV1>,
+    }
+}
+
+impl Msix {
+    pub(crate) fn save(&self) -> MsixStateV1 {
+        let state = |vector: &Vector| VectorStateV1 {
+            words: vector.words,
+            pending: vector.pending,
+        };
+        MsixStateV1 {
+            control: self.control,
+            vectors: self.vectors.iter().map(state).collect(),
+        }
+    }
+
+    /// Takes a saved state: the messages of vectors that may send are in effect then.
+    ///
+    /// # Errors
+    /// When it cannot have that.
+    pub(crate) fn restore(&mut self, state: &MsixStateV1) -> Result<(), BadState> {
+        let count = state.vectors.len();
+        BadState::unless(
+            count == self.vectors.len(),
+            "the number of vectors",
+            count as u64,
+        )?;
+        let possible = state.control & !CONTROL_WRITABLE == 0;
+        BadState::unless(possible, "the control word of MSI-X", state.control)?;
+        for (vector, saved) in self.vectors.iter_mut().zip(&state.vectors) {
+            let [.., control] = saved.words;
+            BadState::unless(
+                control & !MASKED == 0,
+                "the control word of a vector",
+                control,
+            )?;
+            (vector.words, vector.pending) = (saved.words, saved.pending);
+        }
+        self.set_control(state.control);
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use crate::virtio::transport::mmio::{CONFIG, QUEUE_NOTIFY};
 use crate::virtio::{VirtioDevice, features};
 
 use super::driver::{AGREED, GuestDriver, NEEDS_RESET, RUNNING, register};
+use super::persistence;
 use super::ring::Ring;
 use super::{AFTER_HOLE, END, HOLE, SEAM};
 
@@ -29,6 +30,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn VirtioDevice>, queue: u32) {
     a_queue_can_be_taken_back(&mut driver(), queue);
     a_paused_device_rests(&mut driver(), queue);
     a_broken_queue_waits_for_reset(&mut driver(), queue);
+    persistence::check(make, queue);
 }
 
 /// Sends the request that every device answers and wants its answer.

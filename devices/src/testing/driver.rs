@@ -1,11 +1,14 @@
 //! A whole driver: finds a device through its registers, sets it up and talks to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::bus::{BusDevice, Width};
 use crate::line::IrqLine;
 use crate::ram::GuestRam;
+use crate::state::{BadState, Persist as _};
 use crate::virtio::queue::QueueSetup;
+use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::{CONFIG, QUEUE_NOTIFY};
 use crate::virtio::{
     Connected, DeviceSlot, MmioTransport, SlotHandle, VirtioDevice, connect, features,
@@ -77,6 +80,30 @@ pub struct GuestDriver {
     next_buffer: u64,
 }
 
+/// A device's registers, the device, and both ways to it.
+type Parts = (MmioTransport, Arc<Mutex<DeviceSlot>>, SlotHandle, IrqLine);
+
+fn connected(ram: &GuestRam, device: Box<dyn VirtioDevice>) -> Parts {
+    let line = IrqLine::new().expect("an eventfd");
+    let other_end = line.try_clone().expect("an eventfd");
+    let connected = connect("test".into(), device, ram.clone(), other_end);
+    let Connected {
+        transport,
+        slot,
+        handle,
+        ..
+    } = connected.expect("eventfds");
+    let slot = Arc::new(Mutex::new(slot));
+    // Weak, since the slot's device may hold a handle to itself.
+    let turns = Arc::downgrade(&slot);
+    handle.pump_with(move || {
+        if let Some(slot) = turns.upgrade() {
+            lock(&slot).step();
+        }
+    });
+    (transport, slot, handle, line)
+}
+
 fn lock(slot: &Mutex<DeviceSlot>) -> MutexGuard<'_, DeviceSlot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -95,23 +122,7 @@ impl GuestDriver {
     /// # Panics
     /// When the process has no file descriptor left.
     pub fn on(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Self {
-        let line = IrqLine::new().expect("an eventfd");
-        let other_end = line.try_clone().expect("an eventfd");
-        let connected = connect("test".into(), device, ram.clone(), other_end);
-        let Connected {
-            transport,
-            slot,
-            handle,
-            ..
-        } = connected.expect("eventfds");
-        let slot = Arc::new(Mutex::new(slot));
-        // Weak, since the slot's device may hold a handle to itself.
-        let turns = Arc::downgrade(&slot);
-        handle.pump_with(move || {
-            if let Some(slot) = turns.upgrade() {
-                lock(&slot).step();
-            }
-        });
+        let (transport, slot, handle, line) = connected(&ram, device);
         Self {
             ram,
             handle,
@@ -121,6 +132,45 @@ impl GuestDriver {
             line,
             next_buffer: FIRST_BUFFER,
         }
+    }
+
+    /// Pauses the device: its state when it rests.
+    ///
+    /// # Panics
+    /// When it does not come to rest.
+    pub fn save(&mut self) -> Vec<u8> {
+        let rest = self.handle.begin_pause().expect("the device is there");
+        self.run();
+        let rested = rest.within(Duration::ZERO);
+        assert_eq!(rested, Some(Ok(())), "it is not at rest");
+        self.transport.save().expect("a device at rest is saved")
+    }
+
+    /// Goes on with another device in the place of this one, in a saved state and at rest.
+    ///
+    /// # Errors
+    /// When it cannot have this state. There is no device then.
+    pub fn restore(
+        &mut self,
+        make: &dyn Fn() -> Box<dyn VirtioDevice>,
+        state: &[u8],
+    ) -> Result<(), BadState> {
+        // What the old one has of the host's, such as a lock, the new one may need.
+        self.replace(Box::new(Rng::new()));
+        self.replace(make());
+        let restored = self.transport.restore(state);
+        restored.inspect_err(|_| self.replace(Box::new(Rng::new())))
+    }
+
+    fn replace(&mut self, device: Box<dyn VirtioDevice>) {
+        (self.transport, self.slot, self.handle, self.line) = connected(&self.ram, device);
+    }
+
+    /// Lets a paused or restored device go on.
+    pub fn resume(&mut self) {
+        self.transport.tell_again();
+        self.handle.resume().expect("the device is there");
+        self.run();
     }
 
     /// Connects a device and starts it with all that it offers.

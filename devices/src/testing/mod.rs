@@ -6,6 +6,7 @@ pub mod disk;
 pub mod driver;
 pub mod late;
 pub mod net;
+pub mod persistence;
 pub mod registers;
 pub mod ring;
 pub mod vsock;

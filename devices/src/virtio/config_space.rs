@@ -3,6 +3,19 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use crate::state;
+use crate::state::BadState;
+
+state! {
+    /// The fields as the driver knows them.
+    pub struct ConfigStateV1 {
+        /// All bytes.
+        pub bytes: Vec<u8>,
+        /// The generation of them.
+        pub generation: u32,
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     bytes: Vec<u8>,
@@ -75,6 +88,45 @@ impl ConfigSpace {
             inner.generation = inner.generation.wrapping_add(1);
         }
         changed
+    }
+
+    /// The fields as the driver knows them.
+    pub(crate) fn save(&self) -> ConfigStateV1 {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ConfigStateV1 {
+            bytes: inner.bytes.clone(),
+            generation: inner.generation,
+        }
+    }
+
+    /// Takes what a driver wrote from a saved state. All else is what it is here: whether it is
+    /// also what the driver knows. Otherwise there is another generation.
+    ///
+    /// # Errors
+    /// When the state has other fields.
+    pub(crate) fn restore(&self, state: &ConfigStateV1) -> Result<bool, BadState> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner {
+            bytes,
+            generation,
+            writable,
+        } = &mut *inner;
+        let len = state.bytes.len();
+        BadState::unless(
+            len == bytes.len(),
+            "the length of a configuration",
+            len as u64,
+        )?;
+        let is_driver_s = |at: &usize| writable.iter().any(|field| field.contains(at));
+        let mut same = true;
+        for (at, (own, saved)) in bytes.iter_mut().zip(&state.bytes).enumerate() {
+            if is_driver_s(&at) {
+                *own = *saved;
+            }
+            same &= own == saved;
+        }
+        *generation = state.generation.wrapping_add((!same).into());
+        Ok(same)
     }
 
     /// The generation: it differs after every change.

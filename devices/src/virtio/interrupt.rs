@@ -137,6 +137,13 @@ impl Interrupt {
         self.0.status.store(0, Ordering::Release);
     }
 
+    /// As it was between DRIVER_OK and reset, when the device was saved. Nothing goes out.
+    pub(crate) fn restore(&self, status: u32, needs_reset: bool) {
+        self.0.status.store(status, Ordering::Release);
+        self.0.needs_reset.store(needs_reset, Ordering::Release);
+        self.set_running();
+    }
+
     pub(crate) fn status(&self) -> u32 {
         self.0.status.load(Ordering::Acquire)
     }

@@ -36,6 +36,7 @@ use crate::inspect::Report;
 use crate::limit::Limits;
 use crate::line::{Doorbell, IrqLine};
 use crate::ram::GuestRam;
+use crate::state::BadState;
 use transport::core::Core;
 
 /// What a device is, before any driver talks to it.
@@ -252,6 +253,25 @@ pub trait VirtioDevice: Send {
 
     /// The machine goes on. Every queue is reported ready once afterwards.
     fn resume(&mut self) {}
+
+    /// The state of the device at rest, as far as neither its queues nor its configuration have
+    /// it.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Puts a fresh device into a saved state. If it was started when it was saved, so it is now,
+    /// with its queues where they stood and held as in a [`pause`](Self::pause); the interrupt
+    /// sends nothing yet.
+    ///
+    /// # Errors
+    /// When the device cannot have this state.
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        match state.len() {
+            0 => Ok(()),
+            more => Err(BadState::Long(more)),
+        }
+    }
 
     /// The driver resets the device: lets go of queues and guest memory. Afterwards it may be
     /// started afresh.

@@ -19,8 +19,11 @@ use super::features;
 use super::interrupt::Interrupt;
 use crate::ram::{GuestRam, OutOfRam};
 
+mod saved;
 mod setup;
 
+pub use saved::QueueStateV1;
+pub(crate) use saved::Standing;
 pub use setup::{BadSetup, QueueSetup};
 
 /// How many chains are looked ahead at.
@@ -89,6 +92,9 @@ pub enum QueueBroken {
         /// The length.
         len: u32,
     },
+    /// Some rule, before the machine was saved.
+    #[error("a rule was broken before the machine was saved")]
+    Earlier,
 }
 
 /// A queue that a driver set up: hands out its requests and takes them back.
@@ -116,6 +122,7 @@ pub struct Virtqueue {
     broken: Option<QueueBroken>,
     // A rule that was found broken, and is told of when what came before is through.
     found: Option<QueueBroken>,
+    standing: Arc<Standing>,
 }
 
 impl Virtqueue {
@@ -168,6 +175,7 @@ impl Virtqueue {
             unannounced: false,
             broken: None,
             found: None,
+            standing: Arc::default(),
         })
     }
 
@@ -442,6 +450,7 @@ impl Virtqueue {
     /// Moves the used index behind everything that was given back.
     fn move_index(&mut self) -> Result<(), OutOfRam> {
         self.published = self.queue.next_used();
+        self.standing.note(self.published);
         let at = self.queue.used_ring().wrapping_add(2);
         self.ram.store(at, self.published, Ordering::Release)
     }
@@ -474,6 +483,7 @@ impl Virtqueue {
     fn fail(&mut self, broken: QueueBroken) {
         if self.broken.is_none() {
             self.broken = Some(broken);
+            self.standing.note_broken();
             self.interrupt.need_reset(&broken);
         }
     }

@@ -13,17 +13,21 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::interrupt::Fault;
-use super::queue::QueueSetup;
+use super::queue::{QueueSetup, QueueStateV1, Standing};
 use super::{
-    CommandError, ConfigWrite, DeviceCommand, Interrupt, Progress, StartContext, VirtioDevice,
-    Virtqueue,
+    CommandError, ConfigWrite, DeviceCommand, Interrupt, Progress, StartContext, StartError,
+    VirtioDevice, Virtqueue,
 };
 use crate::inspect::Report;
 use crate::line::{Doorbell, Reporter};
 use crate::ram::GuestRam;
+use crate::state::{BadState, NotSaved};
 
+mod saved;
 mod watches;
 
+use saved::Restored;
+pub use saved::SlotStateV1;
 pub use watches::Watches;
 
 /// Event data of the mailbox.
@@ -57,6 +61,8 @@ enum Message {
     Inspect(Sender<Report>),
     Pause(Sender<()>),
     Resume,
+    Save(Sender<Result<SlotStateV1, NotSaved>>),
+    Restore(Restored, Sender<Result<bool, BadState>>),
 }
 
 /// The device's loop has ended and the device with it.
@@ -270,6 +276,8 @@ pub struct DeviceSlot {
     config_writes: Arc<AtomicUsize>,
     watches: Watches,
     active: bool,
+    // Where the queues stand that the device was started with, by number.
+    standings: Vec<Option<Arc<Standing>>>,
     held: Arc<AtomicBool>,
     pause: Pause,
     // Where no loop runs the device.
@@ -313,6 +321,7 @@ impl DeviceSlot {
             config_writes,
             watches,
             active: false,
+            standings: Vec::new(),
             held: Arc::default(),
             pause: Pause::None,
             own_loop: None,
@@ -428,6 +437,12 @@ impl DeviceSlot {
                     self.come_to_rest();
                 }
                 Message::Resume => self.resume(),
+                Message::Save(answer) => {
+                    let _ = answer.send(self.save());
+                }
+                Message::Restore(restored, done) => {
+                    let _ = done.send(self.restore(restored));
+                }
             }
         }
     }
@@ -475,25 +490,8 @@ impl DeviceSlot {
     }
 
     fn activate(&mut self, activation: Activation) {
-        let sizes = self.device.identity().queue_sizes;
-        let Activation { features, queues } = activation;
-        let queues = (0..).zip(queues.into_iter().zip(sizes));
-        let queues = queues.map(|(number, (set, max))| {
-            let (setup, live) = set?;
-            let (ram, interrupt) = (self.ram.clone(), self.interrupt.clone());
-            // The transport checked the set-up when it took it.
-            let queue = Virtqueue::new(number, &setup, max, features, ram, interrupt, live);
-            Some(queue.ok()?.held_by(Arc::clone(&self.held)))
-        });
-        let context = StartContext {
-            features,
-            queues: queues.collect(),
-            ram: self.ram.clone(),
-            interrupt: self.interrupt.clone(),
-        };
-        match self.device.start(context) {
-            Ok(()) => self.active = true,
-            Err(error) => self.interrupt.need_reset(&error),
+        if let Err(error) = self.start(activation, &[]) {
+            self.interrupt.need_reset(&error);
         }
         // A driver may ring before it is ready (2.1.2): what came early is looked at now.
         for queue in 0..self.doorbells.len() {
@@ -501,9 +499,43 @@ impl DeviceSlot {
         }
     }
 
+    /// Starts the device with its queues where they stood; all others begin.
+    fn start(
+        &mut self,
+        activation: Activation,
+        stood: &[Option<QueueStateV1>],
+    ) -> Result<(), StartError> {
+        let sizes = self.device.identity().queue_sizes;
+        let Activation { features, queues } = activation;
+        let queues = (0..).zip(queues.into_iter().zip(sizes));
+        let queues = queues.map(|(number, (set, max))| {
+            let (setup, live) = set?;
+            let (ram, interrupt) = (self.ram.clone(), self.interrupt.clone());
+            // The transport checked the set-up when it took it.
+            let queue = Virtqueue::new(number, &setup, max, features, ram, interrupt, live).ok()?;
+            let queue = queue.held_by(Arc::clone(&self.held));
+            match stood.get(usize::from(number)) {
+                Some(Some(state)) => Some(queue.restored(state)),
+                _ => Some(queue),
+            }
+        });
+        let queues: Vec<_> = queues.collect();
+        let standing = |queue: &Option<Virtqueue>| queue.as_ref().map(Virtqueue::standing);
+        self.standings = queues.iter().map(standing).collect();
+        self.device.start(StartContext {
+            features,
+            queues,
+            ram: self.ram.clone(),
+            interrupt: self.interrupt.clone(),
+        })?;
+        self.active = true;
+        Ok(())
+    }
+
     fn stop(&mut self) {
         self.device.stop();
         self.active = false;
+        self.standings.clear();
         self.come_to_rest();
         for doorbell in &self.doorbells {
             doorbell.clear();

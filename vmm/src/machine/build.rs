@@ -21,6 +21,7 @@ use crate::control::{Api, Control, ControlError, Front, OnResize, Pause, PowerBu
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
+use crate::snapshot::devices::Devices;
 use crate::sys::{Signals, wait_readable};
 use crate::vcpu::VcpuThreads;
 
@@ -43,6 +44,8 @@ pub(super) struct Running {
     io: IoThread,
     control: Control,
     terminal: Arc<Mutex<Terminal>>,
+    #[expect(dead_code, reason = "nothing saves a whole machine yet")]
+    devices: Devices,
 }
 
 impl Running {
@@ -199,6 +202,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         io,
         control,
         terminal,
+        devices: built.devices,
     };
     Ok(Started {
         running,

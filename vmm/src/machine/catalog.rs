@@ -41,6 +41,7 @@ use crate::blueprint::{
 };
 use crate::config::{MmdsConfig, NetConfig};
 use crate::kvm::{Routes, Vm};
+use crate::snapshot::devices::Devices;
 use crate::vcpu::Buses;
 
 /// The attempt, when the host has no descriptors left for a virtio device.
@@ -91,6 +92,7 @@ pub(super) struct Catalog<'a> {
     handles: Vec<(String, SlotHandle)>,
     watchdog: Option<WatchdogPause>,
     bells: Vec<BellAt>,
+    devices: Devices,
 }
 
 /// The devices that others must reach.
@@ -104,6 +106,8 @@ pub(super) struct Built {
     pub(super) handles: Vec<(String, SlotHandle)>,
     pub(super) watchdog: Option<WatchdogPause>,
     pub(super) bells: Vec<BellAt>,
+    /// Everything that a snapshot holds.
+    pub(super) devices: Devices,
 }
 
 impl<'a> Catalog<'a> {
@@ -134,6 +138,7 @@ impl<'a> Catalog<'a> {
             handles: Vec::new(),
             watchdog: None,
             bells: Vec::new(),
+            devices: Devices::default(),
         }
     }
 
@@ -158,6 +163,7 @@ impl<'a> Catalog<'a> {
             handles: self.handles,
             watchdog: self.watchdog,
             bells: self.bells,
+            devices: self.devices,
         };
         (Arc::new(buses), built)
     }
@@ -446,7 +452,9 @@ impl<'a> Catalog<'a> {
                 queue,
             }));
         }
-        self.attach(name, device.at, Arc::new(Mutex::new(connected.transport)));
+        let transport = Arc::new(Mutex::new(connected.transport));
+        self.devices.add(&device.name, Arc::clone(&transport) as _);
+        self.attach(name, device.at, transport);
         Ok((connected.slot, connected.handle))
     }
 
@@ -463,6 +471,7 @@ impl<'a> Catalog<'a> {
         let connected = connect_pci(device.name.clone(), model, self.ram.clone(), attachment)
             .map_err(host(CONNECT))?;
         let function = Arc::new(Mutex::new(connected.transport));
+        self.devices.add(&device.name, Arc::clone(&function) as _);
         let root = self.pci.as_mut();
         let root = root.expect("invariant: a blueprint's PCI bus comes before its functions");
         pci::insert(root, at.device, Arc::clone(&function) as _);

@@ -4,6 +4,7 @@
 //! behind it are only ever taken away: what the guest reads there afterwards is zeroes.
 
 mod pages;
+mod saved;
 mod settings;
 mod statistics;
 
@@ -16,11 +17,13 @@ use super::{
 };
 use crate::inspect::Report;
 use crate::ram::GuestRam;
+use crate::state::{BadState, Section};
 use crate::timer::Timer;
 use pages::{Given, PAGE_BYTES, Pages};
 use settings::{Role, roles};
 use statistics::{MOST_BYTES, Statistics};
 
+pub use saved::{BalloonStateV1, HintingStateV1};
 pub use settings::{
     F_DEFLATE_ON_OOM, F_FREE_PAGE_HINT, F_PAGE_POISON, F_PAGE_REPORTING, F_STATS_VQ, Settings,
 };
@@ -513,6 +516,14 @@ impl VirtioDevice for Balloon {
             } => self.start_hinting(acknowledge_on_stop),
             BalloonCommand::StopHinting => self.stop_hinting(),
         }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.state().to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        self.take_state(&BalloonStateV1::from_tagged(state)?)
     }
 
     fn stop(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ram::GuestRam;
+use crate::state::BadState;
 
 /// The page of the balloon, whatever pages the guest or the host has (virtio 1.2, 5.5.6).
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -40,6 +41,29 @@ impl Pages {
     /// Forgets all of them: the driver has them back.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// The blocks that hold any, in their order.
+    pub(super) fn save(&self) -> Vec<(u64, [u64; 8])> {
+        let blocks = self.blocks.iter();
+        blocks.map(|(block, words)| (*block, *words)).collect()
+    }
+
+    /// The set of such blocks, which holds no more than `most` pages.
+    pub(super) fn restore(saved: &[(u64, [u64; 8])], most: u32) -> Result<Self, BadState> {
+        let mut pages = Self::default();
+        for (block, words) in saved {
+            let last = pages.blocks.last_key_value().map(|(block, _)| *block);
+            let number = block.saturating_mul(BLOCK_PAGES);
+            let possible = last < Some(*block) && number <= u32::MAX.into();
+            BadState::unless(possible, "a block of a balloon's pages", *block)?;
+            let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+            BadState::unless(count > 0, "the pages of a balloon's block", count)?;
+            pages.count = pages.count.saturating_add(count.into());
+            pages.blocks.insert(*block, *words);
+        }
+        BadState::unless(pages.count <= most.into(), "a balloon's pages", pages.count)?;
+        Ok(pages)
     }
 
     /// Takes pages that the guest gives up and gives the host back what is behind them.

@@ -1,6 +1,7 @@
 //! What the guest says of its memory (virtio 1.2, 5.5.6.3).
 
 use crate::inspect::Report;
+use crate::state::BadState;
 
 /// The bytes of one value: a tag of two and a number of eight.
 const ENTRY_BYTES: usize = 10;
@@ -58,6 +59,20 @@ impl Statistics {
     /// A driver that starts anew has said nothing yet.
     pub(super) fn forget(&mut self) {
         self.values = Default::default();
+    }
+
+    /// The values, by tag.
+    pub(super) fn save(&self) -> Vec<Option<u64>> {
+        self.values.to_vec()
+    }
+
+    /// Such values, of which nobody has counted the reports.
+    pub(super) fn restore(saved: &[Option<u64>]) -> Result<Self, BadState> {
+        let bad = BadState::value("the number of statistics", saved.len() as u64);
+        Ok(Self {
+            values: saved.try_into().map_err(|_| bad)?,
+            ..Self::default()
+        })
     }
 
     /// The values that are known, and how many reports came.

@@ -11,8 +11,10 @@ use super::{
     StartError, VirtioDevice, Virtqueue, Watches,
 };
 use crate::inspect::Report;
-use crate::limit::{Limits, Throttle};
+use crate::limit::{Limits, LimitsStateV1, Throttle};
 use crate::ram::GuestRam;
+use crate::state;
+use crate::state::{BadState, Section};
 
 const DEVICE_ID: u32 = 4;
 const REQUESTS: usize = 0;
@@ -37,6 +39,19 @@ struct Running {
     queue: Virtqueue,
     ram: GuestRam,
     interrupt: Interrupt,
+}
+
+state! {
+    /// An entropy device.
+    pub struct RngStateV1 {
+        /// Its limits.
+        pub limits: LimitsStateV1,
+    }
+}
+
+impl Section for RngStateV1 {
+    const KIND: &'static str = "rng";
+    const VERSION: u16 = 1;
 }
 
 /// A source of random bytes, without features or configuration.
@@ -182,6 +197,16 @@ impl VirtioDevice for Rng {
             return Err(CommandError::NotSupported);
         };
         self.throttle.set(limits).map_err(CommandError::Host)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let limits = self.throttle.save();
+        RngStateV1 { limits }.to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let RngStateV1 { limits } = RngStateV1::from_tagged(state)?;
+        self.throttle.restore(&limits)
     }
 
     fn stop(&mut self) {

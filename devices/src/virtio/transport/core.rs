@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::queue::QueueSetup;
-use super::super::slot::{Activation, SlotHandle};
+use super::super::slot::{Activation, SetQueue, SlotHandle};
 use super::super::{ConfigSpace, ConfigWrite, Identity, Interrupt, features};
 use crate::bus::Width;
 use crate::ram::GuestRam;
+
+mod saved;
+
+pub(crate) use saved::CoreStateV1;
 
 /// Device status bits (virtio 1.2, 2.1).
 pub(crate) mod status {
@@ -37,6 +41,14 @@ struct Queue {
     setup: QueueSetup,
     ready: bool,
     live: Arc<AtomicBool>,
+}
+
+impl Queue {
+    /// What the device gets of it: to use while it is ready.
+    fn hand_over(&self) -> SetQueue {
+        self.live.store(self.ready, Ordering::Release);
+        (self.setup, Arc::clone(&self.live))
+    }
 }
 
 /// Which address of a queue a register holds.
@@ -313,10 +325,7 @@ impl Core {
     }
 
     fn activate(&mut self) {
-        let set_up = |queue: &Queue| {
-            queue.live.store(queue.ready, Ordering::Release);
-            queue.ready.then(|| (queue.setup, Arc::clone(&queue.live)))
-        };
+        let set_up = |queue: &Queue| queue.ready.then(|| queue.hand_over());
         let activation = Activation {
             features: self.driver_features,
             queues: self.queues.iter().map(set_up).collect(),

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::core::{Area, Core};
+use super::core::{Area, Core, CoreStateV1};
 use crate::bus::{BadAccess, BusDevice, Width};
 use crate::line::Doorbell;
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 use crate::virtio::ConfigSpace;
 
 /// The size of a device's window in bytes.
@@ -230,5 +232,48 @@ impl BusDevice for MmioTransport {
             )),
         }
         Ok(())
+    }
+}
+
+state! {
+    /// A window and the device behind it.
+    pub struct MmioStateV1 {
+        /// Which 32 features of the device are shown.
+        pub device_features_select: u32,
+        /// Which 32 features of the driver are set.
+        pub driver_features_select: u32,
+        /// Which queue is meant.
+        pub queue_select: u32,
+        /// All else.
+        pub core: CoreStateV1,
+    }
+}
+
+impl Section for MmioStateV1 {
+    const KIND: &'static str = "virtio-mmio";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for MmioTransport {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        let state = MmioStateV1 {
+            device_features_select: self.device_features_select,
+            driver_features_select: self.driver_features_select,
+            queue_select: self.queue_select,
+            core: self.core.save()?,
+        };
+        Ok(state.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let state = MmioStateV1::from_tagged(state)?;
+        self.device_features_select = state.device_features_select;
+        self.driver_features_select = state.driver_features_select;
+        self.queue_select = state.queue_select;
+        self.core.restore(state.core)
+    }
+
+    fn tell_again(&mut self) {
+        self.core.tell_again();
     }
 }

@@ -2,6 +2,7 @@
 //! memory, which holds every structure, and the function's configuration space.
 
 mod config;
+mod saved;
 mod vectors;
 
 use std::fmt;
@@ -14,6 +15,10 @@ use crate::pci::{MessageRoute, Msix, PciFunction};
 use crate::virtio::{ConfigSpace, Interrupt};
 use config::Space;
 use vectors::{NO_VECTOR, Vectors};
+
+pub use config::SpaceStateV1;
+pub use saved::PciStateV1;
+pub use vectors::VectorsStateV1;
 
 /// The size of a device's window in bytes.
 pub const WINDOW_BYTES: u32 = 0x8000;

@@ -7,6 +7,8 @@ use super::{
 use crate::bus::{AddressRange, Width};
 use crate::pci::header::{field, touches};
 use crate::pci::{Bar, FunctionId, Header, msix};
+use crate::state;
+use crate::state::BadState;
 
 const VENDOR: u16 = 0x1af4;
 /// A device that never had a legacy interface has this number and its virtio ID.
@@ -59,6 +61,16 @@ pub(super) struct Space {
     indirect: u16,
 }
 
+state! {
+    /// The configuration space.
+    pub struct SpaceStateV1 {
+        /// All of it.
+        pub bytes: [u8; 256],
+        /// Where the window was last.
+        pub window: u32,
+    }
+}
+
 /// Where an access through the configuration space goes: offset in the window and width.
 pub(super) type Indirect = (u64, Width);
 
@@ -107,6 +119,24 @@ impl Space {
             msix,
             indirect,
         }
+    }
+
+    pub(super) fn save(&self) -> SpaceStateV1 {
+        SpaceStateV1 {
+            bytes: *self.header.bytes(),
+            window: self.bar.address(),
+        }
+    }
+
+    pub(super) fn restore(&mut self, state: &SpaceStateV1) -> Result<(), BadState> {
+        if !self.header.restore(&state.bytes) {
+            let text = "the configuration space is that of another function";
+            return Err(BadState::Refused(text.into()));
+        }
+        let register = self.header.read(field::BAR0, Width::Dword);
+        let decoding = self.header.answers_memory();
+        let good = self.bar.restore(state.window, register, decoding);
+        BadState::unless(good, "the address of a window", state.window)
     }
 
     pub(super) fn read(&self, offset: u16, width: Width) -> u32 {

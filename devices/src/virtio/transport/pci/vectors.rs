@@ -3,6 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::pci::Msix;
+use crate::pci::msix::MsixStateV1;
+use crate::state;
+use crate::state::BadState;
 use crate::virtio::Signal;
 
 /// What a driver writes for no vector, and reads where a vector was refused (4.1.4.3).
@@ -16,7 +19,43 @@ pub(super) struct Vectors {
     queues: Vec<u16>,
 }
 
+state! {
+    /// A device's vectors and what they are for.
+    pub struct VectorsStateV1 {
+        /// The vector of the configuration.
+        pub config: u16,
+        /// Those of the queues.
+        pub queues: Vec<u16>,
+        /// The vectors.
+        pub msix: MsixStateV1,
+    }
+}
+
 impl Vectors {
+    pub(super) fn save(&self) -> VectorsStateV1 {
+        VectorsStateV1 {
+            config: self.config,
+            queues: self.queues.clone(),
+            msix: self.msix.save(),
+        }
+    }
+
+    pub(super) fn restore(&mut self, state: &VectorsStateV1) -> Result<(), BadState> {
+        let count = state.queues.len();
+        BadState::unless(
+            count == self.queues.len(),
+            "the number of queues",
+            count as u64,
+        )?;
+        for vector in state.queues.iter().chain([&state.config]) {
+            let usable = self.usable(*vector) == *vector;
+            BadState::unless(usable, "the vector of an interrupt", *vector)?;
+        }
+        self.config = state.config;
+        self.queues.clone_from(&state.queues);
+        self.msix.restore(&state.msix)
+    }
+
     pub(super) fn new(msix: Msix, queues: usize) -> Self {
         Self {
             msix,
