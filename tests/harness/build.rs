@@ -1,5 +1,5 @@
-//! Builds the bare test guest (guest/bare) with the compiler that builds this crate: a program
-//! without a standard library, linked by a script of its own, that is no package of the workspace.
+//! Builds the bare test guests (guest/bare) with the compiler that builds this crate: programs
+//! without a standard library, linked by a script of its own, that are no package of the workspace.
 
 use std::env;
 use std::error::Error;
@@ -25,16 +25,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         "link-args=-nostdlib -nostartfiles -static -no-pie",
         &script,
     ];
-    let built = Command::new(env::var_os("RUSTC").ok_or("no RUSTC")?)
-        .args(["--edition=2024", "--crate-type=bin", "--crate-name=bare"])
-        .arg("--target=x86_64-unknown-linux-gnu")
-        .args(flags.map(|flag| format!("-C{flag}")))
-        .arg("-o")
-        .arg(out.join("bare.elf"))
-        .arg(guest.join("src/main.rs"))
-        .status()?;
-    if !built.success() {
-        return Err("building guest/bare fails, see above".into());
+    for (root, image) in [("main", "bare"), ("net", "bare-net")] {
+        let built = Command::new(env::var_os("RUSTC").ok_or("no RUSTC")?)
+            .args(["--edition=2024", "--crate-type=bin", "--crate-name=bare"])
+            .arg("--target=x86_64-unknown-linux-gnu")
+            .args(flags.map(|flag| format!("-C{flag}")))
+            .arg("-o")
+            .arg(out.join(image).with_extension("elf"))
+            .arg(guest.join("src").join(root).with_extension("rs"))
+            .status()?;
+        if !built.success() {
+            return Err(format!("building guest/bare/src/{root}.rs fails, see above").into());
+        }
     }
     Ok(())
 }

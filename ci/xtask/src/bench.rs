@@ -3,6 +3,7 @@
 //! machine a time proves little and the ratio to the floor most.
 mod api;
 mod block;
+mod machines;
 mod net;
 mod startup;
 
@@ -24,11 +25,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1)]
         boots: u32,
     },
-    /// The user-mode network with a guest made of frames, by turns with passt where it is installed
+    /// The user-mode network with a guest made of frames, by turns with passt where that is
+    /// installed, and, as root, a tap with a bare guest by turns with a veth
     Net {
         /// Rounds
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// Only the tap
+        #[arg(long)]
+        tap: bool,
     },
     /// The API: its first answer, the start of a guest through it, many clients, memory
     Api {
@@ -54,7 +59,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Api { runs } => api::run(*runs),
-        Bench::Net { rounds } => net::run(*rounds),
+        Bench::Net { rounds, tap } => net::run(*rounds, *tap),
         Bench::Startup { runs, boots } => startup::run(*runs, *boots),
         Bench::Block { rounds, idle, only } => block::run(*rounds, *idle, only.as_deref()),
     }

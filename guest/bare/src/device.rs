@@ -159,6 +159,56 @@ impl Queue {
     }
 }
 
+/// Packets of a [`Sender`] that are under way at most.
+pub const SENDING: usize = 64;
+/// The headers of a [`Sender`], and how far they are apart.
+const HEADERS: u64 = BUFFERS - 0x4000;
+const HEADER: u64 = 128;
+
+/// A queue of packets that are a header, each one's own, and bytes of one place for all.
+pub struct Sender {
+    pub queue: Queue,
+    payload: u64,
+    free: [u16; SENDING],
+    left: usize,
+}
+
+impl Sender {
+    pub fn new(queue: Queue, payload: u64) -> Sender {
+        let free = core::array::from_fn(|slot| 2 * slot as u16);
+        Sender { queue, payload, free, left: SENDING }
+    }
+
+    /// Where the next packet is to have its header.
+    pub fn header(&self) -> u64 {
+        HEADERS + HEADER / 2 * u64::from(self.free[self.left - 1])
+    }
+
+    /// Sends the next packet; there is always room, since the caller looks.
+    pub fn send(&mut self, header: u32, len: u32) {
+        let at = self.header();
+        self.left -= 1;
+        let head = self.free[self.left];
+        self.queue.describe(head, at, header, if len > 0 { NEXT } else { 0 });
+        self.queue.describe(head + 1, self.payload, len, 0);
+        self.queue.offer(head);
+    }
+
+    /// Takes back what is sent, so that at least `wanted` packets have room.
+    pub fn reclaim(&mut self, wanted: usize) {
+        self.queue.publish();
+        loop {
+            while let Some((head, _)) = self.queue.take() {
+                self.free[self.left] = head;
+                self.left += 1;
+            }
+            if self.left >= wanted {
+                return;
+            }
+        }
+    }
+}
+
 /// Starts a device to be idle; queues whose bits are set in `filled` get buffers to write.
 pub fn start_idle(window: u64, filled: u64) {
     let device = Device::new(window, 0);

@@ -1,6 +1,6 @@
 //! The vsock load: the guest listens, the host connects, and one of them sends a stream (5.10).
 
-use crate::device::{BUFFERS, Device, NEXT, Queue, WRITABLE};
+use crate::device::{BUFFERS, Device, Sender, WRITABLE};
 use crate::machine::{line, rdtsc, read, read16, read32, write, write16, write32};
 use crate::wire;
 
@@ -9,9 +9,7 @@ const HEADER: u32 = 44;
 const CHUNK: u32 = 64 << 10;
 const STRIDE: u64 = 68 << 10;
 const RECEIVE: u16 = 64;
-const SEND: u16 = 16;
-/// Where packets to send have their headers, and all of them their payload.
-const HEADERS: u64 = BUFFERS - 0x1000;
+/// Where all packets to send have their payload.
 const PAYLOAD: u64 = BUFFERS + STRIDE * RECEIVE as u64;
 /// How much the peer may have under way.
 const CREDIT: u32 = 1 << 20;
@@ -26,9 +24,7 @@ const ASK: u16 = 7;
 
 /// The one connection and the queue that it sends on.
 struct Stream {
-    queue: Queue,
-    free: [u16; SEND as usize],
-    left: usize,
+    out: Sender,
     cid: u64,
     peer: u64,
     ports: (u32, u32),
@@ -37,17 +33,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(queue: Queue, cid: u64) -> Stream {
-        let free = core::array::from_fn(|slot| 2 * slot as u16);
-        let (left, peer, ports) = (SEND.into(), 0, (0, 0));
-        Stream { queue, free, left, cid, peer, ports, received: 0, told: 0 }
-    }
-
-    /// Sends one packet; there is always room, since the caller looks.
+    /// Sends one packet, for which the caller has seen that there is room.
     fn send(&mut self, operation: u16, len: u32) {
-        self.left -= 1;
-        let head = self.free[self.left];
-        let at = HEADERS + 64 * u64::from(head);
+        let at = self.out.header();
         write(wire::MEMORY, 8, at, self.cid);
         write(wire::MEMORY, 8, at + 8, self.peer);
         write32(at + 16, self.ports.0);
@@ -59,20 +47,7 @@ impl Stream {
         write32(at + 36, CREDIT);
         write32(at + 40, self.received);
         self.told = self.received;
-        self.queue.describe(head, at, HEADER, if len > 0 { NEXT } else { 0 });
-        self.queue.describe(head + 1, PAYLOAD, len, 0);
-        self.queue.offer(head);
-    }
-
-    /// Takes back what is sent, so that at least `wanted` packets have room.
-    fn reclaim(&mut self, wanted: usize) {
-        self.queue.publish();
-        while self.left < wanted {
-            while let Some((head, _)) = self.queue.take() {
-                self.free[self.left] = head;
-                self.left += 1;
-            }
-        }
+        self.out.send(HEADER, len);
     }
 }
 
@@ -86,7 +61,8 @@ pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
     device.queue(2);
     device.start();
     let cid = read(wire::MEMORY, 4, window + 0x100);
-    let mut stream = Stream::new(queue, cid);
+    let out = Sender::new(queue, PAYLOAD);
+    let mut stream = Stream { out, cid, peer: 0, ports: (0, 0), received: 0, told: 0 };
     for slot in 0..RECEIVE {
         incoming.describe(slot, BUFFERS + STRIDE * u64::from(slot), CHUNK + HEADER, WRITABLE);
         incoming.offer(slot);
@@ -100,7 +76,7 @@ pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
             let at = BUFFERS + STRIDE * u64::from(slot);
             let operation = read16(at + 30);
             room = (read32(at + 36), read32(at + 40));
-            stream.reclaim(2);
+            stream.out.reclaim(2);
             match operation {
                 REQUEST if read32(at + 20) == port => {
                     stream.peer = read(wire::MEMORY, 8, at);
@@ -120,24 +96,24 @@ pub fn run(window: u64, parameter: impl Fn(u64) -> u64) {
             incoming.offer(slot);
         }
         incoming.publish();
-        stream.reclaim(0);
+        stream.out.reclaim(0);
         if stream.received.wrapping_sub(stream.told) > CREDIT / 2 {
-            stream.reclaim(1);
+            stream.out.reclaim(1);
             stream.send(UPDATE, 0);
         }
         while sends && open && total < bytes && room.0 - sent.wrapping_sub(room.1) >= CHUNK {
-            stream.reclaim(1);
+            stream.out.reclaim(1);
             stream.send(DATA, CHUNK);
             sent = sent.wrapping_add(CHUNK);
             total += u64::from(CHUNK);
         }
         if sends && total >= bytes && !closed {
-            stream.reclaim(1);
+            stream.out.reclaim(1);
             stream.send(SHUTDOWN, 0);
             closed = true;
         }
-        stream.queue.publish();
+        stream.out.queue.publish();
         ended |= !sends && total >= bytes;
     }
-    line("load", &[total, rdtsc() - started, stream.queue.kicks + incoming.kicks, 0]);
+    line("load", &[total, rdtsc() - started, stream.out.queue.kicks + incoming.kicks, 0]);
 }

@@ -49,6 +49,15 @@ pub const START: u8 = 13;
 /// Halts for ever, with interrupts off.
 pub const IDLE: u8 = 14;
 
+/// The network load, likewise; only the guest that is made for it knows it.
+pub const NET: u8 = 15;
+/// What the network load does with its connection: takes all that comes,
+pub const SINK: u64 = 0;
+/// sends zeroes,
+pub const SOURCE: u64 = 1;
+/// or sends zeroes for as many bytes as come.
+pub const ECHO: u64 = 2;
+
 /// `space` of memory and of ports.
 pub const MEMORY: u8 = 0;
 /// See [`MEMORY`].

@@ -2,11 +2,16 @@
 
 use boot_tests::code;
 use harness::bare::answer::Answer;
-use harness::bare::ops::{BlockLoad, Check, Op, Place, Program, VsockLoad, Width};
+use harness::bare::ops::{
+    self, BlockLoad, Check, NetKind, NetLoad, Op, Place, Program, VsockLoad, Width,
+};
+use harness::netns::Namespace;
 use harness::vm::SHORTLY;
 use harness::{TestVm, bare, guests, skip};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn run(vm: TestVm) -> Answer {
@@ -150,6 +155,82 @@ fn a_socket_load_receives_and_sends() {
         assert_eq!(exit.code, Some(code::POWERED_OFF), "{exit:?}");
         let answer = Answer::parse(&exit.stdout).unwrap();
         assert_eq!(answer.loads[0].done, BYTES, "{answer:?}");
+    }
+}
+
+/// Opens a tap, as who starts machines for others does, and becomes the command that has it.
+const WITH_TAP: &str = "\
+import fcntl, os, sys
+tap = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tap, 0x400454ca, b'vm0'.ljust(16, b'\\0') + b'\\x02\\x50' + bytes(22))
+os.dup2(tap, 9, inheritable=True)
+os.execvp(sys.argv[1], sys.argv[1:])";
+
+/// The host's end of a connection of `kind`.
+fn talk(kind: NetKind, bytes: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("10.9.0.2", 5000))?;
+    stream.set_read_timeout(Some(SHORTLY))?;
+    let mut data = vec![0; bytes];
+    match kind {
+        NetKind::Sink => stream.write_all(&data)?,
+        NetKind::Source => stream.read_exact(&mut data)?,
+        NetKind::Echo => {
+            for byte in data.chunks_mut(1) {
+                stream.write_all(byte)?;
+                stream.read_exact(byte)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_network_load_takes_sends_and_echoes_on_a_tap_by_name_and_by_descriptor() {
+    if skip::without_kvm() || skip::without_program("python3") {
+        return;
+    }
+    let Some(space) = Namespace::new().unwrap() else {
+        return;
+    };
+    space.ip("tuntap add dev vm0 mode tap").unwrap();
+    space.ip("address add 10.9.0.1/24 dev vm0").unwrap();
+    let guest = "neighbour add 10.9.0.2 lladdr 02:00:00:00:00:02 dev vm0";
+    space.ip(guest).unwrap();
+    let all = ops::NET_OFFLOADS;
+    for (kind, offloads, bytes, link) in [
+        (NetKind::Sink, all, 4 << 20, "tap:vm0"),
+        (NetKind::Sink, 0, 1 << 20, "tap,fd=9"),
+        (NetKind::Source, all, 4 << 20, "tap,fd=9"),
+        (NetKind::Source, 0, 1 << 20, "tap:vm0"),
+        (NetKind::Echo, all, 100, "tap:vm0"),
+    ] {
+        let load = NetLoad::new(kind, offloads, bytes);
+        let mut program = Program::new();
+        program.push(Op::Mark);
+        program.push(Op::Net(guests::VIRTIO_BASE.into(), load));
+        let vm = bare::machine_of(bare::NET, &program).unwrap();
+        let vm = vm.args(&["--no-rng", "--net"]);
+        let vm = vm.arg(format!("{link},mac=02:00:00:00:00:02"));
+        let mut command = vm.command().unwrap();
+        if link.contains("fd=") {
+            let mut with_tap = Command::new("python3");
+            with_tap.args(["-c", WITH_TAP]).arg(command.get_program());
+            with_tap.args(command.get_args());
+            command = with_tap;
+        }
+        let mut command = space.wrap(&command);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut console = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // The tap has its other end now.
+        console.read_line(&mut text).unwrap();
+        let bytes = usize::try_from(bytes).unwrap();
+        let talked = space.enter(|| talk(kind, bytes)).unwrap();
+        console.read_to_string(&mut text).unwrap();
+        child.wait().unwrap();
+        talked.unwrap_or_else(|error| panic!("{load:?} {link}: {error}, the guest: {text}"));
+        let answer = Answer::parse(text.as_bytes()).unwrap();
+        assert_eq!(answer.loads[0].done, load.bytes, "{answer:?}");
     }
 }
 

@@ -74,6 +74,14 @@ impl Namespace {
         wrapped
     }
 
+    /// Moves an interface of this namespace into another.
+    ///
+    /// # Errors
+    /// What `ip` says is wrong.
+    pub fn give(&self, interface: &str, to: &Namespace) -> Result<()> {
+        self.ip(&format!("link set dev {interface} netns {}", to.0.id()))
+    }
+
     /// Runs `ip` in the namespace.
     ///
     /// # Errors

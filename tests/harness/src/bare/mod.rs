@@ -15,13 +15,23 @@ use ops::Program;
 
 /// The guest, an ELF for `--kernel`, made by the build script.
 pub const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bare.elf"));
+/// The same guest with the load of networks, instead of those of disks and sockets.
+pub const NET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bare-net.elf"));
 
 /// A machine that runs a program, with the memory that loads need.
 ///
 /// # Errors
 /// When there is no room for temporary files.
 pub fn machine(program: &Program) -> Result<TestVm> {
-    let vm = TestVm::of(IMAGE)?;
+    machine_of(IMAGE, program)
+}
+
+/// The same with the guest that is given.
+///
+/// # Errors
+/// When there is no room for temporary files.
+pub fn machine_of(image: &[u8], program: &Program) -> Result<TestVm> {
+    let vm = TestVm::of(image)?;
     let initrd = vm.file("program", &program.encode(ticks()?))?;
     Ok(vm.arg("--initrd").arg(initrd).args(&["--memory", "64M"]))
 }

@@ -96,6 +96,8 @@ pub enum Op {
     Block(u64, BlockLoad),
     /// Drives a virtio-vsock device likewise.
     Vsock(u64, VsockLoad),
+    /// Drives a virtio-net device likewise; only the guest [`super::NET`] knows how.
+    Net(u64, NetLoad),
     /// Starts the virtio device of a virtio-mmio window with all its queues and without
     /// interrupts; the queues whose bits are set get writable buffers.
     Start(u64, u64),
@@ -131,6 +133,57 @@ pub struct VsockLoad {
     pub send: bool,
     /// Ends after that many bytes of payload.
     pub bytes: u64,
+}
+
+/// A network load: the guest accepts one TCP connection of the host, from whatever address to
+/// whatever address it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetLoad {
+    /// What the guest does with it.
+    pub kind: NetKind,
+    /// Features to agree on, if they are offered, of the lower 32.
+    pub features: u32,
+    /// Bytes of a receive buffer, which has to hold a frame with its header.
+    pub buffer: u64,
+    /// Bytes of a segment that the guest sends: more than 1460 need HOST_TSO4 and CSUM.
+    pub segment: u64,
+    /// Ends after that many bytes of payload, or
+    pub bytes: u64,
+    /// after that long.
+    pub time: Duration,
+}
+
+/// The features that let frames be of 64 KiB: CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4.
+pub const NET_OFFLOADS: u32 = 1 | 1 << 1 | 1 << 7 | 1 << 11;
+
+impl NetLoad {
+    /// One with frames of 64 KiB, when there are offloads, or of an MTU of 1500.
+    #[must_use]
+    pub fn new(kind: NetKind, features: u32, bytes: u64) -> NetLoad {
+        let (buffer, segment) = match features {
+            0 => (2 << 10, 1460),
+            _ => (68 << 10, 44 * 1460),
+        };
+        NetLoad {
+            kind,
+            features,
+            buffer,
+            segment,
+            bytes,
+            time: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What the guest does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetKind {
+    /// Takes all that comes.
+    Sink,
+    /// Sends zeroes.
+    Source,
+    /// Sends a zero for every byte that comes.
+    Echo,
 }
 
 /// A program under construction.
@@ -232,6 +285,7 @@ impl Encoder {
                 let words = [load.port.into(), load.send.into(), load.bytes];
                 self.parameters(wire::VSOCK, *window, &words)
             }
+            Op::Net(window, load) => self.net(*window, load),
             Op::Start(window, queues) => Record {
                 at: *window,
                 mask: *queues,
@@ -242,8 +296,29 @@ impl Encoder {
         self.put(&record);
     }
 
+    fn net(&mut self, window: u64, load: &NetLoad) -> Record {
+        let kind = match load.kind {
+            NetKind::Sink => wire::SINK,
+            NetKind::Source => wire::SOURCE,
+            NetKind::Echo => wire::ECHO,
+        };
+        let words = [
+            kind,
+            load.features.into(),
+            load.buffer,
+            load.segment,
+            load.bytes,
+            self.ticks_of(load.time),
+        ];
+        self.parameters(wire::NET, window, &words)
+    }
+
+    fn ticks_of(&self, time: Duration) -> u64 {
+        u64::from(micros(time)) * self.ticks
+    }
+
     fn block(&mut self, window: u64, load: &BlockLoad) -> Record {
-        let ticks = u64::from(micros(load.time)) * self.ticks;
+        let ticks = self.ticks_of(load.time);
         let words = [
             load.write.into(),
             load.random.into(),

@@ -1,7 +1,8 @@
 //! What drives cost besides time: system calls of a request, and wake-ups when nothing is asked.
 
-use super::machine::{Disk, Machines, RAW, URING};
+use super::drive::{Disk, RAW, URING};
 use super::{BlockLimits, CASES, Figure, vsock};
+use crate::bench::machines::Machines;
 use crate::repo::find_program;
 use anyhow::{Context, Result, bail, ensure};
 use harness::bare::answer::Answer;

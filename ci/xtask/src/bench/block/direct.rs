@@ -1,7 +1,8 @@
 //! Requests that go past the page cache, beside what fio reaches on the same file.
 
-use super::machine::{Machines, disk_arguments};
+use super::drive::disk_arguments;
 use super::{CASES, Case, Figure, SPAN};
+use crate::bench::machines::Machines;
 use crate::repo::find_program;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

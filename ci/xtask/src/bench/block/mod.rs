@@ -3,14 +3,16 @@
 
 mod cost;
 mod direct;
-mod machine;
+mod drive;
 mod native;
 mod vsock;
 
+use super::machines::Machines;
 use super::{Figure, conclude, folder, limits, median, startup};
 use anyhow::{Context, Result};
+use drive::Disk;
+use harness::bare;
 use harness::bare::ops::BlockLoad;
-use machine::{Disk, Machines};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
@@ -129,8 +131,8 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
     let coracle = startup::program()?;
     let folder = folder()?;
     let file = cached_file(&folder)?;
-    let machines = Machines::new(&coracle)?;
-    let disks = machine::disks(&machines, &file)?;
+    let machines = Machines::new(&coracle, bare::IMAGE)?;
+    let disks = drive::disks(&machines, &file)?;
     let rows = measure(&machines, &file, &disks, rounds, only)?;
     println!("thousands of requests a second, median of {rounds} rounds (least-most)");
     print!("{:<34}{:>24}", "", native::NAME);
@@ -232,7 +234,7 @@ fn streams(machines: &Machines, rounds: u32, limits: &BlockLimits) -> Result<Vec
 fn figures(rows: &[Row], limits: &BlockLimits) -> Vec<Figure> {
     let mut figures = Vec::new();
     for row in rows {
-        let best = machine::ENGINES
+        let best = drive::ENGINES
             .iter()
             .filter_map(|name| row.median(name))
             .fold(0.0, f64::max);
@@ -252,8 +254,7 @@ fn figures(rows: &[Row], limits: &BlockLimits) -> Vec<Figure> {
         if let Some(limit) = ratio {
             figures.push(Figure::least(row.case, "loop", best / plain, limit));
         }
-        if let (Some(overlay), Some(raw)) = (row.median(machine::OVERLAY), row.median(machine::RAW))
-        {
+        if let (Some(overlay), Some(raw)) = (row.median(drive::OVERLAY), row.median(drive::RAW)) {
             let ratio = overlay / raw;
             figures.push(Figure::least(
                 "  copy-on-write drive",

@@ -1,6 +1,6 @@
 //! Streams between a program of the host and the bare guest, through the vsock device.
 
-use super::machine::Machines;
+use crate::bench::machines::Machines;
 use anyhow::{Context, Result, bail, ensure};
 use harness::bare::ops::{Op, VsockLoad};
 use std::ffi::OsString;

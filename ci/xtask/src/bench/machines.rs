@@ -1,29 +1,17 @@
-//! Machines of the bare guest that run one load each, and the drives that they have.
+//! Machines of the bare guest that run one load each.
 
-use super::{FILL, SPAN};
 use anyhow::{Context, Result, ensure};
 use harness::bare;
 use harness::bare::answer::Answer;
-use harness::bare::ops::{BlockLoad, Op, Program};
+use harness::bare::ops::{Op, Program};
+use harness::netns::Namespace;
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use serde_json::Value;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// The engine that waits for each read and write.
-pub(super) const RAW: &str = "sync";
-/// The engine that has many under way.
-pub(super) const URING: &str = "io_uring";
-/// A copy-on-write drive.
-pub(super) const OVERLAY: &str = "copy-on-write";
-/// What a drive has when nothing is said: the page cache at once, and the rest by the other engine.
-pub(super) const AUTO: &str = "auto";
-/// Of these the best one counts.
-pub(super) const ENGINES: [&str; 3] = [AUTO, RAW, URING];
 
 /// How long a guest waits before its load, while its threads are spread.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -43,89 +31,24 @@ fn spread(process: u32) {
     }
 }
 
-/// One way to have a drive.
-pub(super) struct Disk {
-    pub(super) name: &'static str,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) window: u64,
-}
-
 /// A virtio device of a machine, from its plan.
 pub(super) struct Device {
     pub(super) model: String,
     pub(super) window: u64,
 }
 
-/// `--disk FILE,options`
-pub(super) fn disk_arguments(file: &Path, options: &str) -> Vec<OsString> {
-    let mut value = file.as_os_str().to_owned();
-    value.push(options);
-    vec!["--disk".into(), value]
-}
-
-/// What this program offers of the drives that are measured.
-pub(super) fn disks(machines: &Machines, file: &Path) -> Result<Vec<Disk>> {
-    let mut disks = Vec::new();
-    for name in ENGINES {
-        match machines.disk(name, disk_arguments(file, &format!(",engine={name}"))) {
-            Ok(disk) => disks.push(disk),
-            Err(why) => println!("SKIPPED {name}: {why:#}"),
-        }
-    }
-    if disks.is_empty() {
-        disks.push(machines.disk(RAW, disk_arguments(file, ""))?);
-    }
-    match overlay(machines, file) {
-        Ok(disk) => disks.push(disk),
-        Err(why) => println!("SKIPPED {OVERLAY}: {why:#}"),
-    }
-    Ok(disks)
-}
-
-/// A copy-on-write drive that is warm: a guest has written all of it once, so that its base, which
-/// is empty, is never looked at.
-fn overlay(machines: &Machines, file: &Path) -> Result<Disk> {
-    // Beside the other drive, for what the file system does to both.
-    let (base, delta) = (file.with_extension("base"), file.with_extension("cow"));
-    for stale in [&base, &delta] {
-        // Of a run that was stopped.
-        let _ = std::fs::remove_file(stale);
-    }
-    let size = SPAN.to_string();
-    let of_base = [OsStr::new("--size"), size.as_ref(), base.as_ref()];
-    let of_delta = ["--base-format".as_ref(), "raw".as_ref(), "--base".as_ref()];
-    machines.create(&of_base)?;
-    machines.create(&[&of_delta[..], &[base.as_ref(), delta.as_ref()]].concat())?;
-    let disk = machines.disk(OVERLAY, disk_arguments(&delta, ",format=cow"))?;
-    let block = FILL.into();
-    let all = BlockLoad {
-        write: true,
-        random: false,
-        block,
-        depth: 8,
-        span: SPAN,
-        time: Duration::from_secs(600),
-        count: SPAN / block,
-    };
-    machines.block(&disk, &all)?;
-    // Write-back in the middle of a round would be measured too.
-    File::open(&delta)?
-        .sync_all()
-        .context("syncing the delta")?;
-    Ok(disk)
-}
-
 /// The program under test and how fast its guests' clock goes.
 pub(super) struct Machines {
-    coracle: PathBuf,
+    pub(super) coracle: PathBuf,
     folder: tempfile::TempDir,
     ticks_per_second: f64,
 }
 
 impl Machines {
-    pub(super) fn new(coracle: &Path) -> Result<Machines> {
+    /// Machines whose kernel is `guest`.
+    pub(super) fn new(coracle: &Path, guest: &[u8]) -> Result<Machines> {
         let folder = tempfile::tempdir().context("making a temporary folder")?;
-        std::fs::write(folder.path().join("guest"), bare::IMAGE).context("writing the guest")?;
+        std::fs::write(folder.path().join("guest"), guest).context("writing the guest")?;
         let mut machines = Machines {
             coracle: coracle.to_owned(),
             folder,
@@ -149,16 +72,6 @@ impl Machines {
             .args(arguments)
             .stdin(Stdio::null());
         Ok(command)
-    }
-
-    /// Makes an image.
-    fn create(&self, arguments: &[&OsStr]) -> Result<()> {
-        let mut command = Command::new(&self.coracle);
-        let output = command.args(["disk", "create"]).args(arguments).output();
-        let output = output.context("coracle disk create")?;
-        let refusal = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}", refusal.trim());
-        Ok(())
     }
 
     /// Where the files of the machines are.
@@ -200,16 +113,6 @@ impl Machines {
             .window)
     }
 
-    /// A drive, unless the program refuses it.
-    pub(super) fn disk(&self, name: &'static str, arguments: Vec<OsString>) -> Result<Disk> {
-        let window = self.window("virtio-blk", &arguments)?;
-        Ok(Disk {
-            name,
-            arguments,
-            window,
-        })
-    }
-
     /// Ticks of the guests' TSC in a second, from two marks of a guest that pauses.
     #[expect(clippy::cast_precision_loss, reason = "a second of ticks")]
     fn clock(&self) -> Result<f64> {
@@ -237,30 +140,34 @@ impl Machines {
         Ok((last - first) as f64 / (*ended - *begun).as_secs_f64())
     }
 
-    /// Requests a second of one load.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "counts of a fraction of a second"
-    )]
-    pub(super) fn block(&self, disk: &Disk, load: &BlockLoad) -> Result<f64> {
-        let answer = self.run(Op::Block(disk.window, *load), &disk.arguments)?;
-        let load = answer.loads.first().context("no load")?;
-        ensure!(load.errors == 0, "requests fail: {load:?}");
-        Ok(load.done as f64 / self.seconds(load.ticks))
-    }
-
     /// Runs one load with the machine's threads on CPUs of their own.
     pub(super) fn run(&self, load: Op, arguments: &[OsString]) -> Result<Answer> {
+        self.run_in(None, load, arguments, || ())
+    }
+
+    /// The same in a network namespace; `ready` is called when the guest is there.
+    pub(super) fn run_in(
+        &self,
+        space: Option<&Namespace>,
+        load: Op,
+        arguments: &[OsString],
+        ready: impl FnOnce(),
+    ) -> Result<Answer> {
         let mut program = Program::new();
         for op in [Op::Mark, Op::Pause(SETTLE), load] {
             program.push(op);
         }
         let mut command = self.command(&program, arguments)?;
+        if let Some(space) = space {
+            command = space.wrap(&command);
+            command.stdin(Stdio::null());
+        }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut console = BufReader::new(child.stdout.take().context("a pipe")?);
         let mut text = String::new();
         console.read_line(&mut text)?;
         spread(child.id());
+        ready();
         console.read_to_string(&mut text)?;
         child.wait()?;
         Answer::parse(text.as_bytes())

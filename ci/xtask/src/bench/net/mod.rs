@@ -1,5 +1,7 @@
-//! How fast the user-mode network is: the generator of the crate `usernet` plays the guest and the
-//! other hosts, by turns with passt where that is installed.
+//! How fast networks are. For the user-mode network, the generator of the crate `usernet` plays the
+//! guest and the other hosts, by turns with passt where that is installed. A tap has a bare guest.
+
+mod tap;
 
 use super::{Figure, conclude, limits, median};
 use crate::repo;
@@ -16,6 +18,7 @@ pub(super) struct NetLimits {
     connections_per_second: f64,
     idle_wakeups: f64,
     times_passt: f64,
+    tap_added_us: f64,
 }
 
 /// What the generator prints.
@@ -48,11 +51,32 @@ impl Rounds {
 struct Samples {
     ours: Rounds,
     passt: Rounds,
+    /// None where this user may make no network namespaces.
+    tap: Option<Vec<tap::Round>>,
 }
 
-/// Measures, prints and writes net.json.
-pub(super) fn run(rounds: u32) -> Result<bool> {
+/// Measures, prints and writes net.json. `only_tap` leaves the user-mode network out.
+pub(super) fn run(rounds: u32, only_tap: bool) -> Result<bool> {
     let limits = limits()?.net;
+    let (mut ours, mut passt) = (Rounds(Vec::new()), Rounds(Vec::new()));
+    let mut figures = Vec::new();
+    if !only_tap {
+        (ours, passt) = user(rounds)?;
+        figures.extend(self::figures(&ours, &limits));
+        if !passt.0.is_empty() {
+            figures.extend(beside(&ours, &passt, &limits));
+        }
+    }
+    let tap = tap::measure(rounds)?;
+    match &tap {
+        Some(rounds) => figures.extend(tap::figures(rounds, &limits)),
+        None => println!("OMITTED: 1 part of 2, taps: they take root, iproute2 and ethtool"),
+    }
+    conclude("net", &figures, &Samples { ours, passt, tap })
+}
+
+/// Rounds of our user-mode network, and of passt where it is installed.
+fn user(rounds: u32) -> Result<(Rounds, Rounds)> {
     let build = [
         "build",
         "--release",
@@ -73,11 +97,7 @@ pub(super) fn run(rounds: u32) -> Result<bool> {
             passt.0.push(generate(&["passt"])?);
         }
     }
-    let mut figures = figures(&ours, &limits);
-    if has_passt {
-        figures.extend(beside(&ours, &passt, &limits));
-    }
-    conclude("net", &figures, &Samples { ours, passt })
+    Ok((ours, passt))
 }
 
 fn generate(arguments: &[&str]) -> Result<Round> {
