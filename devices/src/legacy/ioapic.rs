@@ -11,6 +11,8 @@ use std::fmt;
 
 use crate::bus::{BadAccess, BusDevice, Width};
 use crate::line::Msi;
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 
 /// Offsets in its window: which register, the register, end of interrupt.
 const SELECT: u64 = 0x00;
@@ -160,6 +162,54 @@ impl IoApic {
         {
             (self.sink)(pin, effective);
         }
+    }
+}
+
+state! {
+    /// The I/O APIC.
+    pub struct IoApicStateV1 {
+        /// Its identity, as its register has it.
+        pub id: u32,
+        /// Which register is selected.
+        pub select: u8,
+        /// The redirection entries.
+        pub pins: Vec<u64>,
+    }
+}
+
+impl Section for IoApicStateV1 {
+    const KIND: &'static str = "ioapic";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for IoApic {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        let state = IoApicStateV1 {
+            id: self.id,
+            select: self.select,
+            pins: self.pins.clone(),
+        };
+        Ok(state.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let state = IoApicStateV1::from_tagged(state)?;
+        let count = state.pins.len();
+        BadState::unless(count == self.pins.len(), "the number of pins", count as u64)?;
+        BadState::unless(state.id & !ID_MASK == 0, "an I/O APIC's identity", state.id)?;
+        let bad = |entry: &&u64| *entry & !(WRITABLE | REMOTE_IRR) != 0;
+        if let Some(entry) = state.pins.iter().find(bad) {
+            return Err(BadState::value("a pin of the I/O APIC", *entry));
+        }
+        (self.id, self.select) = (state.id, state.select);
+        for (pin, (entry, saved)) in (0..).zip(self.pins.iter_mut().zip(state.pins)) {
+            let (before, after) = (message(*entry), message(saved));
+            *entry = saved;
+            if after != before {
+                (self.sink)(pin, after);
+            }
+        }
+        Ok(())
     }
 }
 

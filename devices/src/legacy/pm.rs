@@ -11,6 +11,8 @@
 
 use crate::bus::{BadAccess, BusDevice, Width};
 use crate::line::{IrqLine, PowerEvent, PowerLine};
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 
 const SLEEP_CONTROL: u64 = 0;
 const SLEEP_STATUS: u64 = 1;
@@ -77,6 +79,39 @@ impl BusDevice for Pm {
     }
 }
 
+state! {
+    /// The power registers.
+    pub struct PmStateV1 {
+        /// Events since the last read.
+        pub events: u8,
+    }
+}
+
+impl Section for PmStateV1 {
+    const KIND: &'static str = "pm";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for Pm {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        let events = self.events;
+        Ok(PmStateV1 { events }.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let PmStateV1 { events } = PmStateV1::from_tagged(state)?;
+        BadState::unless(events & !POWER_BUTTON == 0, "the power events", events)?;
+        self.events = events;
+        Ok(())
+    }
+
+    fn tell_again(&mut self) {
+        if self.events != 0 {
+            self.line.pulse();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +160,23 @@ mod tests {
         assert_eq!(pm.read(EVENTS, Width::Byte), Ok(1));
         assert_eq!(pm.read(EVENTS, Width::Byte), Ok(0));
         assert!(!line.take());
+    }
+
+    #[test]
+    fn a_press_outlives_a_restore() {
+        let (mut before, ..) = pm();
+        before.press_power_button();
+        let state = before.save().unwrap();
+        let (mut after, line, _) = pm();
+        after.restore(&state).unwrap();
+        assert_eq!(after.save().unwrap(), state);
+        assert!(!line.take());
+        after.tell_again();
+        assert!(line.take());
+        assert_eq!(after.read(EVENTS, Width::Byte), Ok(1));
+        after.tell_again();
+        assert!(!line.take());
+        crate::testing::persistence::cuts_are_refused(&mut after, &state);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::bus::{BadAccess, BusDevice, Width};
 use crate::inspect::Report;
 use crate::line::{PowerEvent, PowerLine};
 use crate::log::RateLimit;
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 
 const PANICKED: u64 = 1 << 0;
 const CRASH_LOADED: u64 = 1 << 1;
@@ -99,11 +101,61 @@ impl BusDevice for Pvpanic {
     }
 }
 
+state! {
+    /// The port, which reports a first panic only.
+    pub struct PvpanicStateV1 {
+        /// The panics that it was told of.
+        pub panics: u64,
+        /// The starts of crash kernels.
+        pub crashes: u64,
+        /// What nobody understood.
+        pub unknown: u64,
+    }
+}
+
+impl Section for PvpanicStateV1 {
+    const KIND: &'static str = "pvpanic";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for Pvpanic {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        let state = PvpanicStateV1 {
+            panics: self.panics,
+            crashes: self.crashes,
+            unknown: self.unknown,
+        };
+        Ok(state.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let state = PvpanicStateV1::from_tagged(state)?;
+        (self.panics, self.crashes) = (state.panics, state.crashes);
+        self.unknown = state.unknown;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::inspect::Value;
     use crate::line::power_line;
+
+    #[test]
+    fn a_panic_is_not_reported_again_after_a_restore() {
+        let (power, events) = power_line().unwrap();
+        let mut before = Pvpanic::new(PanicAction::Report, power.clone());
+        before.write(0, Width::Byte, 1).unwrap();
+        assert_eq!(events.take(), Some(PowerEvent::PanicReported));
+        let state = before.save().unwrap();
+        let mut after = Pvpanic::new(PanicAction::Report, power);
+        after.restore(&state).unwrap();
+        assert_eq!(after.save().unwrap(), state);
+        after.write(0, Width::Byte, 1).unwrap();
+        assert_eq!(events.take(), None);
+        crate::testing::persistence::cuts_are_refused(&mut after, &state);
+    }
 
     #[test]
     fn only_a_panic_without_a_crash_kernel_ends_the_machine() {

@@ -21,6 +21,10 @@ use crate::bus::{BadAccess, BusDevice, Width};
 use crate::line::{Doorbell, IrqLine};
 use crate::tty::{ConsoleInput, InputBuffer};
 
+mod saved;
+
+pub use saved::SerialStateV1;
+
 /// The number of ports.
 const PORTS: u64 = 8;
 /// The interrupt enable register, while the divisor is not in its place, and its bit for input.

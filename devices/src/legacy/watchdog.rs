@@ -10,8 +10,8 @@
 //! It stands still until the guest starts it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -19,6 +19,8 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use crate::bus::{BadAccess, BusDevice, Width};
 use crate::inspect::Report;
 use crate::line::{PowerEvent, PowerLine};
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 use crate::timer::Timer;
 
 const STOP: u64 = 0;
@@ -43,8 +45,16 @@ pub enum WatchdogAction {
 #[derive(Debug)]
 struct Shared {
     timer: Timer,
+    /// In a pause, what is left of its time.
+    left: Mutex<Option<Duration>>,
     fed: AtomicU64,
     fired: AtomicU64,
+}
+
+impl Shared {
+    fn left(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The registers, for the bus of ports.
@@ -63,8 +73,6 @@ pub struct WatchdogTimer {
 #[derive(Debug)]
 pub struct WatchdogPause {
     shared: Arc<Shared>,
-    /// What was left of its time.
-    left: Option<Duration>,
 }
 
 /// Makes a watchdog that stands still; what it ends is reported on `power`.
@@ -74,6 +82,7 @@ pub struct WatchdogPause {
 pub fn watchdog(action: WatchdogAction, power: PowerLine) -> io::Result<(Watchdog, WatchdogTimer)> {
     let shared = Arc::new(Shared {
         timer: Timer::new()?,
+        left: Mutex::default(),
         fed: AtomicU64::new(0),
         fired: AtomicU64::new(0),
     });
@@ -91,7 +100,6 @@ impl Watchdog {
     pub fn pauses(&self) -> WatchdogPause {
         WatchdogPause {
             shared: Arc::clone(&self.0),
-            left: None,
         }
     }
 
@@ -111,13 +119,14 @@ impl WatchdogPause {
         let timer = &self.shared.timer;
         // One whose time is over is that after the pause too.
         let over = timer.take().then_some(Duration::ZERO);
-        self.left = self.left.or(over).or_else(|| timer.left());
+        let mut left = self.shared.left();
+        *left = left.or(over).or_else(|| timer.left());
         timer.stop();
     }
 
     /// Its time goes on.
     pub fn resume(&mut self) {
-        if let Some(left) = self.left.take() {
+        if let Some(left) = self.shared.left().take() {
             self.shared.timer.after(left);
         }
     }
@@ -137,6 +146,42 @@ impl BusDevice for Watchdog {
             }
             _ => return Err(BadAccess),
         }
+        Ok(())
+    }
+}
+
+state! {
+    /// A watchdog in a pause.
+    pub struct WatchdogStateV1 {
+        /// What is left of its time, in nanoseconds; none if the guest has not started it.
+        pub left_ns: Option<u64>,
+    }
+}
+
+impl Section for WatchdogStateV1 {
+    const KIND: &'static str = "watchdog";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for Watchdog {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        if self.0.timer.is_set() {
+            return Err(NotSaved::Running);
+        }
+        let nanos = |left: Duration| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        let left_ns = self.0.left().map(nanos);
+        Ok(WatchdogStateV1 { left_ns }.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let left = WatchdogStateV1::from_tagged(state)?.left_ns;
+        let left = left.map(Duration::from_nanos);
+        if let Some(left) = left.filter(|left| *left > time_of(0)) {
+            let seconds = left.as_secs();
+            return Err(BadState::value("the seconds of a watchdog", seconds));
+        }
+        self.0.timer.stop();
+        *self.0.left() = left;
         Ok(())
     }
 }
@@ -258,6 +303,30 @@ mod tests {
         poll(&mut [PollFd::new(&timer.shared.timer, PollFlags::IN)], None).unwrap();
         timer.look();
         assert_eq!(events.take(), Some(PowerEvent::WatchdogReset));
+    }
+
+    #[test]
+    fn what_is_left_of_its_time_outlives_a_restore() {
+        let (mut before, ..) = made(WatchdogAction::Reset);
+        before.write(START, Width::Byte, 0).unwrap();
+        assert_eq!(before.save(), Err(NotSaved::Running));
+        before.pauses().pause();
+        let state = before.save().unwrap();
+        let (mut after, timer, _events) = made(WatchdogAction::Reset);
+        after.restore(&state).unwrap();
+        assert_eq!(after.save().unwrap(), state);
+        assert!(!timer.shared.timer.is_set());
+        let mut pause = after.pauses();
+        // One that its monitor pauses once more keeps it.
+        pause.pause();
+        assert_eq!(after.save().unwrap(), state);
+        pause.resume();
+        assert!(timer.shared.timer.left().unwrap() > Duration::from_secs(1));
+        let long = WatchdogStateV1 {
+            left_ns: Some(30_000_000_001),
+        };
+        assert!(after.restore(&long.to_tagged()).is_err());
+        crate::testing::persistence::cuts_are_refused(&mut after, &state);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::bus::Width;
+use crate::state::BadState;
 
 /// The bytes of a conventional configuration space.
 pub const LEN: usize = 256;
@@ -136,14 +137,18 @@ impl Header {
         &self.bytes
     }
 
-    /// Takes all bytes as a driver left them: whether only such differ as it can write.
-    pub(crate) fn restore(&mut self, bytes: &[u8; LEN]) -> bool {
+    /// Takes all bytes as a driver left them.
+    ///
+    /// # Errors
+    /// When others differ than a driver can write.
+    pub(crate) fn restore(&mut self, bytes: &[u8; LEN]) -> Result<(), BadState> {
         let mut pairs = bytes.iter().zip(self.bytes).zip(self.writable);
-        let good = pairs.all(|((new, own), mask)| (new ^ own) & !mask == 0);
-        if good {
-            self.bytes = *bytes;
+        if pairs.any(|((new, own), mask)| (new ^ own) & !mask != 0) {
+            let text = "the configuration space is that of another function";
+            return Err(BadState::Refused(text.into()));
         }
-        good
+        self.bytes = *bytes;
+        Ok(())
     }
 
     /// Sets bytes, whether a driver can write them or not.

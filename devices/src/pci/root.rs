@@ -5,10 +5,12 @@
 //! read all ones.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::header::{self, FunctionId, Header};
 use crate::bus::{BadAccess, BusDevice, Width};
+use crate::state;
+use crate::state::{BadState, NotSaved, Persist, Section};
 
 /// Devices on a bus.
 pub const DEVICES: usize = 32;
@@ -59,9 +61,15 @@ pub struct Taken(pub u8);
 
 /// The root bus. Filled once and then shared; a configuration access locks the one function
 /// that it is for.
-#[derive(Default)]
 pub struct PciRoot {
     functions: [Option<Arc<Mutex<dyn PciFunction>>>; DEVICES],
+    bridge: Arc<Mutex<Header>>,
+}
+
+impl Default for PciRoot {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl fmt::Debug for PciRoot {
@@ -75,11 +83,12 @@ impl fmt::Debug for PciRoot {
 impl PciRoot {
     /// A bus with its host bridge and nothing else.
     pub fn new() -> Self {
-        let mut root = Self::default();
-        if let Some(bridge) = root.functions.first_mut() {
-            *bridge = Some(Arc::new(Mutex::new(Header::new(&HOST_BRIDGE))));
+        let bridge = Arc::new(Mutex::new(Header::new(&HOST_BRIDGE)));
+        let mut functions = <[_; DEVICES]>::default();
+        if let Some(place) = functions.first_mut() {
+            *place = Some(Arc::clone(&bridge) as _);
         }
-        root
+        Self { functions, bridge }
     }
 
     /// Puts a function at device number `device`.
@@ -96,6 +105,10 @@ impl PciRoot {
             _ => return Err(Taken(device)),
         }
         Ok(())
+    }
+
+    fn bridge(&self) -> MutexGuard<'_, Header> {
+        self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The function at an address as both ways form it: bus, device and function number in
@@ -177,6 +190,37 @@ impl BusDevice for ConfigPorts {
                 self.root.write(self.address, offset, width, value)
             }
         }
+    }
+}
+
+state! {
+    /// The ports, and the host bridge that comes with every bus.
+    pub struct PciStateV1 {
+        /// What is in the address register.
+        pub address: u32,
+        /// The host bridge's configuration space.
+        pub bridge: [u8; header::LEN],
+    }
+}
+
+impl Section for PciStateV1 {
+    const KIND: &'static str = "pci";
+    const VERSION: u16 = 1;
+}
+
+impl Persist for ConfigPorts {
+    fn save(&self) -> Result<Vec<u8>, NotSaved> {
+        let address = self.address;
+        let bridge = *self.root.bridge().bytes();
+        Ok(PciStateV1 { address, bridge }.to_tagged())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let PciStateV1 { address, bridge } = PciStateV1::from_tagged(state)?;
+        BadState::unless(address & !ADDRESS == 0, "a configuration address", address)?;
+        self.root.bridge().restore(&bridge)?;
+        self.address = address;
+        Ok(())
     }
 }
 
@@ -267,6 +311,23 @@ mod tests {
             ports.write(4, dword, 1).unwrap();
         }
         assert_eq!(probe.lock().unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn the_address_and_the_bridge_outlive_a_restore() {
+        let mut before = ConfigPorts::new(root().0);
+        before.write(0, Width::Dword, 0x8000_0004).unwrap();
+        before.write(4, Width::Word, 0x0402).unwrap();
+        let state = before.save().unwrap();
+        let mut after = ConfigPorts::new(root().0);
+        after.restore(&state).unwrap();
+        assert_eq!(after.save().unwrap(), state);
+        assert_eq!(after.read(4, Width::Word), Ok(0x0402));
+        crate::testing::persistence::cuts_are_refused(&mut after, &state);
+        let mut other = state;
+        let last = other.len() - 1;
+        other[last] ^= 1;
+        assert!(after.restore(&other).is_err(), "another function's");
     }
 
     #[test]

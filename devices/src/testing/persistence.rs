@@ -1,5 +1,6 @@
 //! What holds for every virtio device that is saved and restored over the same guest memory.
 
+use crate::state::Persist;
 use crate::virtio::transport::mmio::QUEUE_NOTIFY;
 use crate::virtio::{VirtioDevice, features};
 
@@ -14,6 +15,19 @@ pub fn check(make: Make<'_>, queue: u32) {
     what_is_asked_for_around_a_save_is_done_once(make, queue);
     bad_bytes_are_no_state_or_another(make, queue);
     a_driver_s_features_have_to_be_there(make);
+}
+
+/// Nothing but all of a state is one.
+///
+/// # Panics
+/// When a part of it or more than it is taken.
+pub fn cuts_are_refused(part: &mut dyn Persist, state: &[u8]) {
+    for len in 0..state.len() {
+        let cut = state.get(..len).expect("a part");
+        assert!(part.restore(cut).is_err(), "cut after {len} bytes");
+    }
+    let longer = [state, &[0]].concat();
+    assert!(part.restore(&longer).is_err(), "a byte too many");
 }
 
 /// Saves a device and restores another in its place: it has the same state, which is given.

@@ -6,11 +6,11 @@
 //! queue until reset. Entries of the rings are read and written here, since each costs half a
 //! system call through the crate's general way into memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
@@ -19,12 +19,15 @@ use super::features;
 use super::interrupt::Interrupt;
 use crate::ram::{GuestRam, OutOfRam};
 
+mod order;
 mod saved;
 mod setup;
+mod walk;
 
 pub use saved::QueueStateV1;
 pub(crate) use saved::Standing;
 pub use setup::{BadSetup, QueueSetup};
+use walk::Walk;
 
 /// How many chains are looked ahead at.
 const LOOK_AHEAD: u16 = 16;
@@ -123,6 +126,8 @@ pub struct Virtqueue {
     // A rule that was found broken, and is told of when what came before is through.
     found: Option<QueueBroken>,
     standing: Arc<Standing>,
+    // Chains that go back as they are once those before them have, and their places in the order.
+    refused: VecDeque<(u16, Chain)>,
 }
 
 impl Virtqueue {
@@ -176,6 +181,7 @@ impl Virtqueue {
             broken: None,
             found: None,
             standing: Arc::default(),
+            refused: VecDeque::new(),
         })
     }
 
@@ -300,7 +306,8 @@ impl Virtqueue {
         let live = self.live.load(Ordering::Acquire);
         let mut next = self.queue.next_used();
         let mut done = Ok(());
-        for (chain, written) in chains {
+        let mut chains = chains.into_iter();
+        while let Some((chain, written)) = self.refused_at(next).or_else(|| chains.next()) {
             let (head, written) = self.release(chain, written);
             if live && done.is_ok() {
                 done = self.put(next, head, written);
@@ -486,104 +493,6 @@ impl Virtqueue {
             self.standing.note_broken();
             self.interrupt.need_reset(&broken);
         }
-    }
-}
-
-/// A chain that is being copied.
-struct Walk<'a> {
-    ram: &'a GuestRam,
-    table: u64,
-    table_size: u16,
-    queue_size: u16,
-    indirect_allowed: bool,
-    spans: Vec<Span>,
-    split: Option<usize>,
-    readable_bytes: u32,
-    writable_bytes: u32,
-}
-
-impl Walk<'_> {
-    fn run(mut self, head: u16) -> Result<Chain, QueueBroken> {
-        let mut index = head;
-        let mut count = 0_u16;
-        loop {
-            let descriptor = self.descriptor(index)?;
-            if descriptor.refers_to_indirect_table() {
-                self.enter_table(&descriptor)?;
-                index = 0;
-                continue;
-            }
-            if count == self.queue_size {
-                let size = self.queue_size;
-                return Err(QueueBroken::TooLong { size });
-            }
-            count = count.saturating_add(1);
-            self.add(&descriptor)?;
-            if !descriptor.has_next() {
-                break;
-            }
-            index = descriptor.next();
-        }
-        let split = self.split.unwrap_or(self.spans.len());
-        Ok(Chain::new(head, self.spans, split, self.writable_bytes))
-    }
-
-    fn descriptor(&self, index: u16) -> Result<Descriptor, QueueBroken> {
-        let size = self.table_size;
-        if index >= size {
-            return Err(QueueBroken::NoDescriptor { index, size });
-        }
-        // The table lies wholly in memory, so neither the sum nor the read can fail.
-        let at = u64::from(index) * u64::from(DESCRIPTOR_BYTES);
-        let at = self.table.wrapping_add(at);
-        self.ram.read(at).map_err(|_| QueueBroken::Ring)
-    }
-
-    /// Goes on in the table that a descriptor points to; its write flag means nothing there
-    /// (2.7.5.3.2).
-    fn enter_table(&mut self, descriptor: &Descriptor) -> Result<(), QueueBroken> {
-        if !self.indirect_allowed || descriptor.has_next() {
-            return Err(QueueBroken::Indirect);
-        }
-        let (at, len) = (descriptor.addr().0, descriptor.len());
-        let entries = len / DESCRIPTOR_BYTES;
-        let table_size = u16::try_from(entries).unwrap_or(u16::MAX);
-        if entries == 0 || !len.is_multiple_of(DESCRIPTOR_BYTES) || entries > self.queue_size.into()
-        {
-            return Err(QueueBroken::IndirectSize { len });
-        }
-        if !self.ram.contains(at, len.into()) {
-            return Err(QueueBroken::NotInRam { at, len });
-        }
-        // A table within the table is refused.
-        self.indirect_allowed = false;
-        self.table = at;
-        self.table_size = table_size;
-        Ok(())
-    }
-
-    fn add(&mut self, descriptor: &Descriptor) -> Result<(), QueueBroken> {
-        let (at, len) = (descriptor.addr().0, descriptor.len());
-        let bytes = if descriptor.is_write_only() {
-            self.split.get_or_insert(self.spans.len());
-            &mut self.writable_bytes
-        } else if self.split.is_some() {
-            return Err(QueueBroken::Order);
-        } else {
-            &mut self.readable_bytes
-        };
-        *bytes = bytes.checked_add(len).ok_or(QueueBroken::TooManyBytes)?;
-        self.readable_bytes
-            .checked_add(self.writable_bytes)
-            .ok_or(QueueBroken::TooManyBytes)?;
-        if len == 0 {
-            return Ok(());
-        }
-        if !self.ram.contains(at, len.into()) {
-            return Err(QueueBroken::NotInRam { at, len });
-        }
-        self.spans.push(Span { at, len });
-        Ok(())
     }
 }
 

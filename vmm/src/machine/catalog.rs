@@ -18,6 +18,7 @@ use devices::line::{Msi, Reporter};
 use devices::log::RateLimit;
 use devices::net::Link;
 use devices::pci::PciRoot;
+use devices::state::Persist;
 use devices::tty::{Terminal, UserRequest};
 use devices::virtio::balloon::{self, Balloon};
 use devices::virtio::blk::Block;
@@ -145,7 +146,8 @@ impl<'a> Catalog<'a> {
     /// The buses, frozen, and what else must be reached.
     pub(super) fn finish(mut self) -> (Arc<Buses>, Built) {
         if let Some(root) = self.pci.take() {
-            pci::attach_spaces(root, &mut self.ports, &mut self.mmio);
+            let ports = pci::attach_spaces(root, &mut self.ports, &mut self.mmio);
+            self.devices.add("pci", ports);
         }
         let buses = Buses {
             ports: self.ports.freeze(),
@@ -186,6 +188,7 @@ impl<'a> Catalog<'a> {
         match &device.kind {
             DeviceKind::Serial { console } => self.serial(device, *console),
             DeviceKind::I8042 => {
+                // It has no state.
                 let i8042 = I8042::new(self.parts.power.clone());
                 self.attach("i8042", device.at, Arc::new(Mutex::new(i8042)));
                 Ok(())
@@ -196,13 +199,13 @@ impl<'a> Catalog<'a> {
                     self.parts.power.clone(),
                 )));
                 self.pm = Some(Arc::clone(&pm));
-                self.attach("pm", device.at, pm);
+                self.keep("pm", device, pm);
                 Ok(())
             }
             DeviceKind::IoApic { pins } => {
                 let ioapic = Arc::new(Mutex::new(self.ioapic(*pins)));
                 self.ioapic = Some(Arc::clone(&ioapic));
-                self.attach("ioapic", device.at, ioapic);
+                self.keep("ioapic", device, ioapic);
                 Ok(())
             }
             DeviceKind::PciBus => {
@@ -215,7 +218,7 @@ impl<'a> Catalog<'a> {
                     PanicAction::Report => legacy::PanicAction::Report,
                 };
                 let port = Pvpanic::new(action, self.parts.power.clone());
-                self.attach("pvpanic", device.at, Arc::new(Mutex::new(port)));
+                self.keep("pvpanic", device, Arc::new(Mutex::new(port)));
                 Ok(())
             }
             DeviceKind::Watchdog(action) => self.watchdog(device, *action),
@@ -253,7 +256,7 @@ impl<'a> Catalog<'a> {
         if !console {
             self.serial_button = Some(Arc::clone(&serial));
         }
-        self.attach("serial", device.at, serial);
+        self.keep("serial", device, serial);
         Ok(())
     }
 
@@ -326,7 +329,7 @@ impl<'a> Catalog<'a> {
             .map_err(host("creating the watchdog's timer"))?;
         self.io.add(Box::new(timer));
         self.watchdog = Some(registers.pauses());
-        self.attach("watchdog", device.at, Arc::new(Mutex::new(registers)));
+        self.keep("watchdog", device, Arc::new(Mutex::new(registers)));
         Ok(())
     }
 
@@ -452,9 +455,7 @@ impl<'a> Catalog<'a> {
                 queue,
             }));
         }
-        let transport = Arc::new(Mutex::new(connected.transport));
-        self.devices.add(&device.name, Arc::clone(&transport) as _);
-        self.attach(name, device.at, transport);
+        self.keep(name, device, Arc::new(Mutex::new(connected.transport)));
         Ok((connected.slot, connected.handle))
     }
 
@@ -487,6 +488,15 @@ impl<'a> Catalog<'a> {
             self.vm.bind_line(&line, gsi)?;
         }
         Ok(line)
+    }
+
+    /// Attaches a device that has a state.
+    fn keep<D>(&mut self, name: &'static str, device: &DeviceBlueprint, part: Arc<Mutex<D>>)
+    where
+        D: BusDevice + Persist + 'static,
+    {
+        self.devices.add(&device.name, Arc::clone(&part) as _);
+        self.attach(name, device.at, part);
     }
 
     fn attach(&mut self, name: &'static str, at: Window, device: Arc<Mutex<dyn BusDevice>>) {

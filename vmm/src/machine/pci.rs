@@ -15,6 +15,7 @@ use super::MachineError;
 use super::catalog::host;
 use crate::blueprint::PciBlueprint;
 use crate::kvm::{KvmError, Routes, Vm};
+use crate::snapshot::devices::Part;
 
 /// The routes of all GSIs, which the I/O APIC and the functions change from vCPU threads. Locked
 /// last of all, for one system call.
@@ -105,8 +106,9 @@ pub(super) fn insert(root: &mut PciRoot, device: u8, function: Arc<Mutex<dyn Pci
         .expect("invariant: a blueprint's functions have places of their own");
 }
 
-/// Lets the guest reach the configuration spaces of a bus that is complete.
-pub(super) fn attach_spaces(root: PciRoot, ports: &mut BusBuilder, mmio: &mut BusBuilder) {
+/// Lets the guest reach the configuration spaces of a bus that is complete: what a snapshot holds
+/// of that.
+pub(super) fn attach_spaces(root: PciRoot, ports: &mut BusBuilder, mmio: &mut BusBuilder) -> Part {
     const APART: &str = "invariant: a blueprint's windows don't overlap";
     let root = Arc::new(root);
     let at = AddressRange {
@@ -114,6 +116,7 @@ pub(super) fn attach_spaces(root: PciRoot, ports: &mut BusBuilder, mmio: &mut Bu
         len: root::CONFIG_PORTS.into(),
     };
     let mechanism = Arc::new(Mutex::new(ConfigPorts::new(Arc::clone(&root))));
+    let part = Arc::clone(&mechanism) as _;
     ports.attach("pci", at, mechanism).expect(APART);
     let at = AddressRange {
         start: layout::PCI_ECAM,
@@ -121,4 +124,5 @@ pub(super) fn attach_spaces(root: PciRoot, ports: &mut BusBuilder, mmio: &mut Bu
     };
     mmio.attach("pci", at, Arc::new(Mutex::new(Ecam::new(root))))
         .expect(APART);
+    part
 }

@@ -17,8 +17,10 @@ use super::{
 use crate::disk::engine::Task;
 use crate::disk::{Disk, Geometry, SECTOR_BYTES, Topology};
 use crate::inspect::Report;
-use crate::limit::{Limits, Throttle};
+use crate::limit::{Limits, LimitsStateV1, Throttle};
 use crate::ram::GuestRam;
+use crate::state;
+use crate::state::{BadState, Section};
 
 mod flight;
 mod patience;
@@ -120,6 +122,19 @@ impl Counters {
             None => {}
         }
     }
+}
+
+state! {
+    /// A block device: at rest it has no request, and the configuration knows of its cache.
+    pub struct BlockStateV1 {
+        /// Its limits.
+        pub limits: LimitsStateV1,
+    }
+}
+
+impl Section for BlockStateV1 {
+    const KIND: &'static str = "block";
+    const VERSION: u16 = 1;
 }
 
 /// A disk for the guest.
@@ -446,6 +461,16 @@ impl VirtioDevice for Block {
 
     fn resume(&mut self) {
         self.paused = false;
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let limits = self.throttle.save();
+        BlockStateV1 { limits }.to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let BlockStateV1 { limits } = BlockStateV1::from_tagged(state)?;
+        self.throttle.restore(&limits)
     }
 
     fn stop(&mut self) {

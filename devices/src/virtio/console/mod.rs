@@ -15,12 +15,16 @@ use super::{
     StartContext, StartError, VirtioDevice, Watches,
 };
 use crate::inspect::Report;
+use crate::state;
+use crate::state::{BadState, Section};
 use crate::tty::{ConsoleSink, InputBuffer};
 use queues::{CHUNK, Queues, Turn, pump};
 
 pub use backend::{PortBackend, TerminalPort};
-pub use ports::{F_MULTIPORT, MOST_PORTS, PortSetup, Ports};
-pub use queues::INPUT_WAITING;
+pub use ports::{
+    F_MULTIPORT, MOST_PORTS, PortSetup, PortStateV1, Ports, PortsStateV1, UntoldStateV1,
+};
+pub use queues::{INPUT_WAITING, StreamStateV1};
 pub use socket::{SocketError, SocketPort};
 
 pub use crate::tty::ConsoleSource;
@@ -52,6 +56,23 @@ const ROOM: u32 = 1;
 struct Running {
     interrupt: Interrupt,
     size_accepted: bool,
+}
+
+state! {
+    /// A console. What was typed and not read by the guest is not of it.
+    pub struct ConsoleStateV1 {
+        /// Taken from the guest and not yet by the output.
+        pub unsent: Vec<u8>,
+        /// Whether input waits for the guest's first output.
+        pub held: bool,
+        /// Its queues, if it was started.
+        pub stream: Option<StreamStateV1>,
+    }
+}
+
+impl Section for ConsoleStateV1 {
+    const KIND: &'static str = "console";
+    const VERSION: u16 = 1;
 }
 
 /// A console: what the guest writes goes to an output, what a source gives goes to the guest.
@@ -283,6 +304,25 @@ impl VirtioDevice for Console {
             return Err(CommandError::NotSupported);
         };
         self.resize(columns, rows);
+        Ok(())
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let state = ConsoleStateV1 {
+            unsent: self.unsent.clone(),
+            held: self.held,
+            stream: self.queues.as_ref().map(Queues::save),
+        };
+        state.to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        let state = ConsoleStateV1::from_tagged(state)?;
+        queues::restore(&mut self.queues, state.stream.as_ref())?;
+        let waiting = state.unsent.len();
+        let possible = waiting <= EMERGENCY_WAITING.saturating_add(CHUNK);
+        BadState::unless(possible, "the length of a console's output", waiting as u64)?;
+        (self.unsent, self.held) = (state.unsent, state.held);
         Ok(())
     }
 

@@ -14,10 +14,15 @@ use super::{DEVICE_ID, size_bytes};
 use crate::inspect::Report;
 use crate::line::Doorbell;
 use crate::ram::GuestRam;
+use crate::state::{BadState, Section};
 use crate::virtio::{
     CommandError, ConfigSpace, DeviceCommand, Identity, Progress, StartContext, StartError,
     VirtioDevice, Virtqueue, Watches,
 };
+
+mod saved;
+
+pub use saved::{PortStateV1, PortsStateV1, UntoldStateV1};
 
 /// There are several ports.
 pub const F_MULTIPORT: u64 = 1 << 1;
@@ -545,6 +550,14 @@ impl VirtioDevice for Ports {
         }
         self.tell();
         Ok(())
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.state().to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        self.take_state(PortsStateV1::from_tagged(state)?)
     }
 
     fn stop(&mut self) {

@@ -1,6 +1,8 @@
 //! The two queues of one port: what the guest writes is pumped out, what it is to read goes in.
 
 use crate::ram::GuestRam;
+use crate::state;
+use crate::state::BadState;
 use crate::virtio::{Chain, Virtqueue};
 
 /// How much input of a pipe, file or socket waits for the guest at most; beyond it, it is not
@@ -24,14 +26,27 @@ pub(super) enum Turn {
     Full,
 }
 
+state! {
+    /// The output of a port.
+    pub struct StreamStateV1 {
+        /// How much was read of the request under way, which is put back.
+        pub read: u64,
+        /// Whether the guest has sent anything.
+        pub spoke: bool,
+    }
+}
+
 /// The queues of a port that a driver runs.
 #[derive(Debug)]
 pub(super) struct Queues {
     receive: Virtqueue,
     transmit: Virtqueue,
     ram: GuestRam,
-    // A request that was written in part when the turn ended.
+    // A request that was written in part when the turn ended, and how much was read of it.
     sending: Option<Chain>,
+    read: u64,
+    // How much of the next request a device before this one has read.
+    skip: u64,
     // Whether the guest has sent anything.
     spoke: bool,
 }
@@ -43,8 +58,22 @@ impl Queues {
             transmit,
             ram,
             sending: None,
+            read: 0,
+            skip: 0,
             spoke: false,
         }
+    }
+
+    /// How these stand, beside the queues themselves.
+    pub(super) fn save(&self) -> StreamStateV1 {
+        let read = self.sending.as_ref().map_or(self.skip, |_| self.read);
+        let spoke = self.spoke;
+        StreamStateV1 { read, spoke }
+    }
+
+    /// Takes that over.
+    pub(super) fn restore(&mut self, state: &StreamStateV1) {
+        (self.skip, self.spoke) = (state.read, state.spoke);
     }
 
     /// Whether the guest has sent anything since it started the device.
@@ -77,17 +106,48 @@ impl Queues {
     /// Takes the next chunk of output, which may be empty: false when there is none.
     fn take_chunk(&mut self, chunk: &mut Vec<u8>) -> bool {
         let next = self.sending.take();
+        if next.is_none() {
+            self.read = 0;
+        }
         let next = next.map_or_else(|| self.transmit.pop(), |chain| Ok(Some(chain)));
         let Ok(Some(mut chain)) = next else {
             return false;
         };
         chunk.resize(CHUNK, 0);
-        let len = chain.read(&self.ram, chunk);
+        let len = loop {
+            let most = usize::try_from(self.skip).map_or(CHUNK, |skip| skip.min(CHUNK));
+            let skipped = chain.read(&self.ram, chunk.get_mut(..most).unwrap_or_default());
+            self.skip = self.skip.saturating_sub(skipped as u64);
+            self.read = self.read.saturating_add(skipped as u64);
+            if skipped == 0 {
+                break chain.read(&self.ram, chunk);
+            }
+        };
+        self.skip = 0;
+        self.read = self.read.saturating_add(len as u64);
         chunk.truncate(len);
         self.spoke |= len > 0;
         self.sending = Some(chain);
         true
     }
+}
+
+/// Takes over how the queues of a port stood, if it had any.
+pub(super) fn restore(
+    queues: &mut Option<Queues>,
+    state: Option<&StreamStateV1>,
+) -> Result<(), BadState> {
+    match (queues, state) {
+        (Some(queues), Some(state)) => queues.restore(state),
+        (None, None) => {}
+        (queues, _) => {
+            return Err(BadState::value(
+                "a port with queues",
+                u64::from(queues.is_none()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Moves output through `unsent` (taken from the guest and not yet by the other side, a chunk at

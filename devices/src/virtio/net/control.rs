@@ -90,7 +90,7 @@ impl Net {
     }
 
     /// From now on, the first so many pairs of queues are used.
-    fn use_pairs(&mut self, pairs: u16) -> bool {
+    pub(super) fn use_pairs(&mut self, pairs: u16) -> bool {
         let Some(running) = &mut self.running else {
             return false;
         };

@@ -18,17 +18,21 @@ use crate::inspect::Report;
 use crate::limit::{Limits, Throttle};
 use crate::net::{HEADER_BYTES, Link, MOST_FRAME_BYTES, Offloads};
 use crate::ram::GuestRam;
+use crate::state::{BadState, Section};
 
 mod control;
 mod counters;
 mod header;
 mod rx;
+mod saved;
 mod tx;
 pub mod wire;
 
 use counters::Counters;
 use rx::{Inlet, Receiver, Wait};
 use tx::{Outlet, Sender, Went};
+
+pub use saved::{NetDriverStateV1, NetStateV1};
 
 const DEVICE_ID: u32 = 1;
 const QUEUE_SIZE: u16 = 256;
@@ -528,6 +532,14 @@ impl VirtioDevice for Net {
             }
             _ => Err(CommandError::NotSupported),
         }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.state().to_tagged()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        self.take_state(&NetStateV1::from_tagged(state)?)
     }
 
     fn stop(&mut self) {

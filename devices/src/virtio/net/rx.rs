@@ -190,7 +190,7 @@ impl Receiver {
             let room = usize::try_from(chain.writable_bytes()).unwrap_or_default();
             if room < HEADER_BYTES || !chain.readable().is_empty() {
                 bump(&mut inlet.counters.rx_bad_buffers);
-                self.queue.complete(chain, 0);
+                self.queue.refuse(chain);
                 continue;
             }
             self.held.push_back(Buffer { chain, room });

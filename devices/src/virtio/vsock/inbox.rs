@@ -83,7 +83,7 @@ impl Inbox {
                 self.taken.push_back(chain);
                 continue;
             }
-            self.queue.complete(chain, 0);
+            self.queue.refuse(chain);
             bump(&mut counters.rx_too_small);
             useless += 1;
         }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::inspect::Report;
 use crate::ram::GuestRam;
+use crate::state::BadState;
 use hub::{Hub, Settings};
 use inbox::Inbox;
 
@@ -253,6 +254,18 @@ impl VirtioDevice for Vsock {
         self.reset_transport();
         self.finish();
         Ok(())
+    }
+
+    /// Nothing of the connections is saved, since their host programs are not. The guest of a
+    /// restored device is told that they are gone.
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        if let Some(running) = &mut self.running {
+            running.reset_due = true;
+        }
+        match state.len() {
+            0 => Ok(()),
+            more => Err(BadState::Long(more)),
+        }
     }
 
     fn stop(&mut self) {

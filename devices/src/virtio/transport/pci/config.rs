@@ -129,10 +129,7 @@ impl Space {
     }
 
     pub(super) fn restore(&mut self, state: &SpaceStateV1) -> Result<(), BadState> {
-        if !self.header.restore(&state.bytes) {
-            let text = "the configuration space is that of another function";
-            return Err(BadState::Refused(text.into()));
-        }
+        self.header.restore(&state.bytes)?;
         let register = self.header.read(field::BAR0, Width::Dword);
         let decoding = self.header.answers_memory();
         let good = self.bar.restore(state.window, register, decoding);
