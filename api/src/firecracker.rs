@@ -20,7 +20,9 @@ mod vsock;
 
 pub use action::{Action, ActionType, VmPatch, VmState};
 pub(crate) use balloon::mebibytes;
-pub use balloon::{Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, HintingStatus};
+pub use balloon::{
+    Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, HintingStatus, Nothing,
+};
 pub use boot_source::BootSource;
 pub use config::VmConfig;
 pub use cpu_config::CpuConfig;

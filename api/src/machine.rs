@@ -1,5 +1,6 @@
 //! What the API tells about a running machine.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::ser::SerializeMap;
@@ -36,6 +37,10 @@ pub struct MachineView {
     pub cmdline: String,
     /// How many virtual CPUs.
     pub vcpus: u32,
+    /// How much CPU time of the host they may use together, in hundredths of one CPU, if that is
+    /// limited.
+    #[cfg_attr(test, schema(value_type = Option<u32>, minimum = 1))]
+    pub cpu_quota: Option<NonZeroU32>,
     /// The guest's memory.
     pub memory_bytes: u64,
     /// The devices, each with the file that is behind it now.

@@ -133,6 +133,7 @@ mod tests {
             version: "1.0",
             kernel: "/a\"b\\c\nd".into(),
             cmdline: String::new(),
+            cpu_quota: None,
             vcpus: 2,
             memory_bytes: 1 << 20,
             devices: Vec::new(),

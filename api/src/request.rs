@@ -6,6 +6,7 @@ pub(crate) mod actions;
 pub(crate) mod balloon;
 pub(crate) mod boot_source;
 mod config_file;
+pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod drive;
 pub(crate) mod entropy;
@@ -13,6 +14,7 @@ pub(crate) mod limits;
 pub(crate) mod machine;
 pub(crate) mod mmds;
 pub(crate) mod net;
+pub mod note;
 pub(crate) mod tell;
 
 pub use balloon::{BalloonChange, Hinting};
@@ -22,12 +24,13 @@ pub use limits::{Change, LimitsChange};
 pub use mmds::MetadataChange;
 pub use net::NetChange;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Code, Dialect};
-use crate::firecracker::{BootSource, Entropy, Logger, MachineConfigPatch, Metrics};
+use crate::firecracker::{BootSource, CacheType, Entropy, Logger, MachineConfigPatch, Metrics};
 use crate::http::{Method, Request, Response};
 use crate::machine::MachineState;
 use crate::routes::{self, Found, Route};
@@ -94,6 +97,8 @@ pub enum Call {
     ChangeBalloon(BalloonChange),
     /// Change the limits of the source of random numbers.
     ChangeEntropy(LimitsChange),
+    /// Limit what the virtual CPUs use of the host's, in hundredths of one, or not any more.
+    LimitCpu(Option<NonZeroU32>),
     /// What every device is and did.
     Devices,
 }
@@ -124,8 +129,8 @@ pub enum Part {
     Size(MachineConfigPatch),
     /// The kernel, with its initial RAM disk and command line.
     BootSource(BootSource),
-    /// A disk, new or instead of the one of the same name.
-    Disk(Box<DiskSpec>),
+    /// A disk, new or instead of the one of the same name, and what was said of its cache.
+    Disk(Box<DiskSpec>, CacheType),
     /// The metadata service.
     Mmds(MmdsSpec),
     /// No disk of this name.

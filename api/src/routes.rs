@@ -5,7 +5,7 @@ use crate::error::{ApiError, Code, Dialect};
 use crate::http::Method;
 use crate::machine::MachineState;
 use crate::request::{
-    Reader, actions, balloon, boot_source, device, drive, entropy, machine, mmds, net, tell,
+    Reader, actions, balloon, boot_source, cpu, device, drive, entropy, machine, mmds, net, tell,
 };
 
 /// What our own paths begin with.
@@ -111,6 +111,7 @@ pub const ROUTES: &[Route] = &[
     get("/coracle/v1/metadata", ALWAYS, mmds::get, "what the guest can read"),
     put("/coracle/v1/metadata", ALWAYS, mmds::put, "other metadata"),
     patch("/coracle/v1/metadata", ALWAYS, mmds::patch, "some other metadata"),
+    patch("/coracle/v1/cpu", STARTED, cpu::patch_ours, "how much of the host's CPUs it may use"),
     patch("/coracle/v1/entropy", STARTED, entropy::patch_ours, "limits of random numbers"),
 ];
 

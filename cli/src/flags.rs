@@ -10,7 +10,7 @@ pub(crate) mod disk_command;
 pub(crate) mod doctor;
 pub(crate) mod kernel;
 pub(crate) mod machine_command;
-mod mmds;
+pub(crate) mod mmds;
 mod net;
 pub(crate) mod net_command;
 pub(crate) mod version;

@@ -34,6 +34,8 @@ struct Setup {
     show_origin: bool,
     /// The only part of the program whose lines are written.
     module: Option<String>,
+    /// Whether somebody has said how much is written.
+    level_said: bool,
 }
 
 static SETUP: Mutex<Setup> = Mutex::new(Setup {
@@ -42,6 +44,7 @@ static SETUP: Mutex<Setup> = Mutex::new(Setup {
     show_level: false,
     show_origin: false,
     module: None,
+    level_said: false,
 });
 
 fn setup() -> MutexGuard<'static, Setup> {
@@ -125,6 +128,10 @@ pub(crate) fn name(id: &str) {
 pub(crate) fn set_up(logger: &Logger) -> Result<(), ApiError> {
     let file = logger.log_path.as_deref().map(open).transpose()?;
     let mut setup = setup();
+    // Who gives the log a file, and no level, means to read it: Firecracker's is Info then.
+    let unsaid = file.is_some() && !setup.level_said;
+    let level = logger.level.or_else(|| unsaid.then_some(LogLevel::Info));
+    setup.level_said |= logger.level.is_some();
     if file.is_some() {
         setup.file = file;
     }
@@ -133,7 +140,7 @@ pub(crate) fn set_up(logger: &Logger) -> Result<(), ApiError> {
     if logger.module.is_some() {
         setup.module.clone_from(&logger.module);
     }
-    if let Some(level) = logger.level {
+    if let Some(level) = level {
         log::set_max_level(match level {
             LogLevel::Off => LevelFilter::Off,
             LogLevel::Error => LevelFilter::Error,
@@ -166,6 +173,7 @@ fn open(path: &Path) -> Result<File, ApiError> {
 pub(crate) fn start(flag: Option<&str>) -> Result<(), Failure> {
     let environment = std::env::var("CORACLE_LOG").ok();
     let level = choose(flag, environment.as_deref())?;
+    setup().level_said = flag.is_some() || environment.is_some_and(|word| !word.is_empty());
     // A second logger is only met in tests, which run many commands in one process.
     let _ = log::set_logger(&SINK);
     log::set_max_level(level);
@@ -242,6 +250,7 @@ mod tests {
             show_level: false,
             show_origin: false,
             module: None,
+            level_said: false,
         };
         let now = UNIX_EPOCH + Duration::from_nanos(1_709_164_799_000_000_001);
         let line = |setup: &Setup| {

@@ -8,10 +8,11 @@ use api::firecracker::{COMPATIBLE_VERSION, Metrics};
 use api::server::{Limits, Server};
 use api::socket::Listener;
 use api::spec::{MachineSpec, SizeSpec, Transport};
-use vmm::machine::{self, Description, Front, Machine, Preparation, Prepared};
+use vmm::machine::{self, Description, Front, Machine, Metadata, Preparation, Prepared};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::flags::mmds;
 use crate::launch::{Opening, exit_of};
 use crate::net::Helpers;
 use crate::{input, logger};
@@ -27,6 +28,10 @@ pub(crate) struct Settings {
     pub(crate) config_file: Option<PathBuf>,
     /// Where counters are written.
     pub(crate) metrics_path: Option<PathBuf>,
+    /// A file of metadata that the guest can read.
+    pub(crate) metadata: Option<PathBuf>,
+    /// How much metadata there may be.
+    pub(crate) most_metadata_bytes: Option<usize>,
     /// How long a request's body may be.
     pub(crate) most_body_bytes: Option<usize>,
     /// Whether the virtio devices are on a PCI bus.
@@ -76,8 +81,13 @@ fn front(settings: &Settings) -> Result<Front, Failure> {
         .transpose()?;
     let mut limits = Limits::default();
     limits.body = settings.most_body_bytes.unwrap_or(limits.body);
+    let metadata = Metadata::new(settings.most_metadata_bytes.unwrap_or(limits.body));
+    if let Some(path) = &settings.metadata {
+        mmds::fill(&metadata, path)?;
+    }
     let server = Server::new(listener, limits);
     let description = Description::new(settings.id.clone(), bare(settings));
+    let description = description.with_metadata(metadata);
     Ok(Front::new(server, description, logger::set_up))
 }
 

@@ -1,7 +1,8 @@
-//! System calls that no library wraps safely: the descriptor that signals arrive on.
+//! System calls that no library wraps safely: the descriptor that signals arrive on, and a timer
+//! of a thread's CPU time.
 #![expect(
     unsafe_code,
-    reason = "signalfd(2) has no safe wrapper in the libraries used here"
+    reason = "signalfd(2) and timer_create(2) have no safe wrapper in the libraries used here"
 )]
 
 use std::fs::File;
@@ -51,6 +52,59 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Sends the thread that made it a signal once it has used so much CPU time. A guest's time is its
+/// thread's.
+#[derive(Debug)]
+pub(crate) struct CpuTimer(libc::timer_t);
+
+impl CpuTimer {
+    /// One of the calling thread, not set.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub(crate) fn new(signal: i32) -> io::Result<Self> {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        // SAFETY: a plain C structure, of which all zeros are a value.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = signal;
+        event.sigev_notify_thread_id = thread;
+        let mut timer = std::ptr::null_mut();
+        let clock = libc::CLOCK_THREAD_CPUTIME_ID;
+        // SAFETY: both structures live over the call, which writes the timer's name to the second.
+        let made = unsafe { libc::timer_create(clock, &raw mut event, &raw mut timer) };
+        match made {
+            0 => Ok(Self(timer)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Sets it: once after so much more CPU time, or never for zero.
+    pub(crate) fn set(&self, after: Duration) {
+        let none = Timespec::default();
+        let value = Timespec::try_from(after).unwrap_or(none);
+        let spec = |time: Timespec| libc::timespec {
+            tv_sec: time.tv_sec,
+            tv_nsec: time.tv_nsec,
+        };
+        let setting = libc::itimerspec {
+            it_interval: spec(none),
+            it_value: spec(value),
+        };
+        let old = std::ptr::null_mut();
+        // SAFETY: the timer is this one's own, the setting lives over the call, and no old one is
+        // asked for. It fails for no value that a `Timespec` of a duration can have.
+        unsafe { libc::timer_settime(self.0, 0, &raw const setting, old) };
+    }
+}
+
+impl Drop for CpuTimer {
+    fn drop(&mut self) {
+        // SAFETY: the timer is this one's own and is not used after this.
+        unsafe { libc::timer_delete(self.0) };
     }
 }
 

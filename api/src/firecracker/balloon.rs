@@ -93,6 +93,12 @@ impl Default for HintingStart {
     }
 }
 
+/// `PATCH /balloon/hinting/stop`: a body without fields, which may be left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 /// `GET /balloon/hinting/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]

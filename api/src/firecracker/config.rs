@@ -31,13 +31,13 @@ pub struct VmConfig {
 impl VmConfig {
     /// What a machine was made of.
     #[must_use]
-    pub fn of(spec: &MachineSpec, words: Words) -> Self {
+    pub fn of(spec: &MachineSpec, words: &Words) -> Self {
         let disks = spec.disks.iter().enumerate();
         let nets = spec.nets.iter().enumerate();
         Self {
             balloon: spec.balloon.as_ref().map(Balloon::of),
             drives: disks
-                .map(|(index, disk)| Drive::of(spec.disk_name(index), disk))
+                .map(|(index, disk)| Drive::of(spec.disk_name(index), disk, words))
                 .collect(),
             boot_source: BootSource::of(spec),
             machine_config: MachineConfig::of(spec, words),

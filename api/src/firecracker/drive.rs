@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::RateLimiter;
+use super::{RateLimiter, Words};
 use crate::error::{ApiError, Code};
 use crate::spec::{DiskEngine, DiskSpec};
 
@@ -97,12 +97,16 @@ impl Drive {
 
     /// The drive that a disk is, under the name by which it is changed.
     #[must_use]
-    pub fn of(drive_id: String, disk: &DiskSpec) -> Self {
+    pub fn of(drive_id: String, disk: &DiskSpec, words: &Words) -> Self {
+        let cache_type = match words.unsafe_drives.contains(&drive_id) {
+            true => CacheType::Unsafe,
+            false => CacheType::Writeback,
+        };
         Self {
             drive_id,
             partuuid: disk.partuuid.clone(),
             is_root_device: disk.root,
-            cache_type: CacheType::Writeback,
+            cache_type,
             is_read_only: Some(disk.read_only),
             path_on_host: Some(disk.path.clone()),
             rate_limiter: RateLimiter::of(disk.bandwidth.as_ref(), disk.iops.as_ref()),

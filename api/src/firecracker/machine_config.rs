@@ -1,5 +1,7 @@
 //! The size of a machine.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::MIB;
@@ -52,12 +54,14 @@ pub struct MachineConfigPatch {
 }
 
 /// What can be said in Firecracker's words and has no meaning here: it is told back as it was said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Whether two vCPUs share a core.
     pub smt: bool,
     /// Whether KVM notes which pages the guest writes.
     pub track_dirty_pages: bool,
+    /// The drives whose flushes need not be carried out.
+    pub unsafe_drives: BTreeSet<String>,
 }
 
 /// The host's pages behind a guest's memory.
@@ -110,7 +114,7 @@ impl MachineConfig {
 
     /// The size of a machine.
     #[must_use]
-    pub fn of(spec: &MachineSpec, words: Words) -> Self {
+    pub fn of(spec: &MachineSpec, words: &Words) -> Self {
         let bytes = spec.memory.as_ref().and_then(|size| size.bytes().ok());
         Self {
             vcpu_count: spec.cpus,

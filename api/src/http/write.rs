@@ -87,6 +87,21 @@ impl Response {
         self
     }
 
+    /// The answer as the log has it, in Firecracker's words.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let (status, reason) = (self.status, reason(self.status));
+        match status {
+            0..400 => {
+                format!("The request was executed successfully. Status code: {status} {reason}.")
+            }
+            _ => format!(
+                "Received Error. Status code: {status} {reason}. Message: {}",
+                String::from_utf8_lossy(&self.body)
+            ),
+        }
+    }
+
     /// Appends the answer to `out`: `keep_alive` tells whether the connection goes on, `with_body`
     /// is false for the answer to a HEAD request.
     pub fn encode(&self, keep_alive: bool, with_body: bool, out: &mut Vec<u8>) {

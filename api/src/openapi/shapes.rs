@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::{Schemas, Words, list, of};
 use crate::events::Event;
 use crate::firecracker as theirs;
-use crate::http::Method::{Get, Patch, Put};
+use crate::http::Method::{Delete, Get, Patch, Put};
 use crate::machine::{DeviceView, MachineView, ReportValue};
 use crate::plan::Hex;
 use crate::request as ours;
@@ -26,10 +26,13 @@ pub(super) const WORDS: &[Words] = &[
     (Put, "/boot-source", Some(of::<theirs::BootSource>), None),
     (Put, "/drives/{id}", Some(of::<theirs::Drive>), None),
     (Patch, "/drives/{id}", Some(of::<theirs::DrivePatch>), None),
+    (Delete, "/drives/{id}", None, None),
     (Put, "/network-interfaces/{id}", Some(of::<theirs::NetworkInterface>), None),
+    (Delete, "/network-interfaces/{id}", None, None),
     (Put, "/vsock", Some(of::<theirs::Vsock>), None),
     (Put, "/entropy", Some(of::<theirs::Entropy>), None),
     (Put, "/serial", Some(of::<theirs::Serial>), None),
+    (Put, "/cpu-config", Some(lists), None),
     (Patch, "/network-interfaces/{id}", Some(of::<theirs::NetworkInterfacePatch>), None),
     (Get, "/balloon", None, Some(of::<theirs::Balloon>)),
     (Put, "/balloon", Some(of::<theirs::Balloon>), None),
@@ -38,9 +41,19 @@ pub(super) const WORDS: &[Words] = &[
     (Patch, "/balloon/statistics", Some(of::<theirs::BalloonStatisticsPatch>), None),
     (Patch, "/balloon/hinting/start", Some(of::<theirs::HintingStart>), None),
     (Get, "/balloon/hinting/status", None, Some(of::<theirs::HintingStatus>)),
+    (Patch, "/balloon/hinting/stop", Some(of::<theirs::Nothing>), None),
+    (Put, "/pmem/{id}", Some(object), None),
+    (Patch, "/pmem/{id}", Some(object), None),
+    (Delete, "/pmem/{id}", None, None),
+    (Get, "/hotplug/memory", None, Some(object)),
+    (Put, "/hotplug/memory", Some(object), None),
+    (Patch, "/hotplug/memory", Some(object), None),
     (Put, "/logger", Some(of::<theirs::Logger>), None),
     (Put, "/metrics", Some(of::<theirs::Metrics>), None),
     (Put, "/actions", Some(of::<theirs::Action>), None),
+    (Get, "/mmds", None, Some(anything)),
+    (Put, "/mmds", Some(anything), None),
+    (Patch, "/mmds", Some(anything), None),
     (Put, "/mmds/config", Some(of::<MmdsSpec>), None),
     (Patch, "/vm", Some(of::<theirs::VmPatch>), None),
     (Get, "/vm/config", None, Some(of::<theirs::VmConfig>)),
@@ -54,12 +67,26 @@ pub(super) const WORDS: &[Words] = &[
     (Patch, "/coracle/v1/drives/{id}", Some(of::<ours::DriveChange>), None),
     (Patch, "/coracle/v1/network-interfaces/{id}", Some(of::<ours::NetChange>), None),
     (Patch, "/coracle/v1/balloon", Some(of::<ours::BalloonChange>), None),
+    (Get, "/coracle/v1/metadata", None, Some(anything)),
+    (Put, "/coracle/v1/metadata", Some(anything), None),
+    (Patch, "/coracle/v1/metadata", Some(anything), None),
+    (Patch, "/coracle/v1/cpu", Some(of::<ours::cpu::CpuPatch>), None),
     (Patch, "/coracle/v1/entropy", Some(of::<ours::entropy::EntropyPatch>), None),
 ];
 
-/// What is described nowhere else.
-pub(super) fn anything(_: &mut Schemas) -> Value {
+/// Whatever a user keeps there.
+fn anything(_: &mut Schemas) -> Value {
     json!({})
+}
+
+/// The words of Firecracker's for what is not there, and refused whatever it holds.
+fn object(_: &mut Schemas) -> Value {
+    json!({"type": "object"})
+}
+
+/// Named lists.
+fn lists(_: &mut Schemas) -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "array"}})
 }
 
 /// Text that is no JSON.

@@ -4,7 +4,9 @@ use serde::Deserialize;
 
 use super::{Asked, Call, Part};
 use crate::error::ApiError;
-use crate::firecracker::{Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, mebibytes};
+use crate::firecracker::{
+    Balloon, BalloonPatch, BalloonStatisticsPatch, HintingStart, Nothing, mebibytes,
+};
 use crate::spec::SizeSpec;
 
 /// What changes of the balloon; what is none stays.
@@ -18,6 +20,10 @@ pub struct BalloonChange {
     pub statistics_interval_s: Option<u16>,
     /// Whether the guest is to tell of its free pages now, or to take them back.
     pub hinting: Option<Hinting>,
+    /// Whether to refuse what Firecracker refuses: another size while there is no driver, and to
+    /// begin or end statistics.
+    #[serde(skip)]
+    pub as_firecracker: bool,
 }
 
 /// What becomes of a run of free page hinting.
@@ -56,11 +62,6 @@ pub(crate) fn stop_hinting(asked: &Asked<'_>) -> Result<Call, ApiError> {
     Ok(hint(Hinting::Stop))
 }
 
-/// A body without fields.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 fn hint(hinting: Hinting) -> Call {
     Call::ChangeBalloon(BalloonChange {
         hinting: Some(hinting),
@@ -73,6 +74,7 @@ pub(crate) fn patch_theirs(asked: &Asked<'_>) -> Result<Call, ApiError> {
     let patch: BalloonPatch = asked.body()?;
     Ok(Call::ChangeBalloon(BalloonChange {
         size: Some(mebibytes(patch.amount_mib)),
+        as_firecracker: true,
         ..BalloonChange::default()
     }))
 }
@@ -82,6 +84,7 @@ pub(crate) fn patch_statistics(asked: &Asked<'_>) -> Result<Call, ApiError> {
     let patch: BalloonStatisticsPatch = asked.body()?;
     Ok(Call::ChangeBalloon(BalloonChange {
         statistics_interval_s: Some(patch.stats_polling_interval_s),
+        as_firecracker: true,
         ..BalloonChange::default()
     }))
 }

@@ -125,7 +125,7 @@ mod tests {
         let kinds = calls.iter().map(|call| match call {
             Call::Describe(Part::Size(_)) => "size",
             Call::Describe(Part::BootSource(_)) => "boot",
-            Call::Describe(Part::Disk(_)) => "disk",
+            Call::Describe(Part::Disk(..)) => "disk",
             Call::Describe(Part::Net(_)) => "net",
             other => panic!("{other:?}"),
         });

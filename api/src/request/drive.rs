@@ -32,7 +32,8 @@ pub(crate) fn put(asked: &Asked<'_>) -> Result<Call, ApiError> {
     let drive: Drive = asked.body()?;
     asked.must_be_named("drive_id", &drive.drive_id)?;
     asked.must_be_plain()?;
-    Ok(Call::Describe(Part::Disk(Box::new(drive.spec()?))))
+    let cache = drive.cache_type;
+    Ok(Call::Describe(Part::Disk(Box::new(drive.spec()?), cache)))
 }
 
 /// `DELETE /drives/{id}`

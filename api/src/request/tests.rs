@@ -79,7 +79,33 @@ fn both_languages_ask_for_the_same() {
     assert_eq!(ours, expected);
     let size = called(Method::Patch, "/balloon", r#"{"amount_mib": 8}"#);
     let same = called(Method::Patch, "/coracle/v1/balloon", r#"{"size": 8388608}"#);
-    assert_eq!(size, same);
+    let change = |as_firecracker| {
+        Call::ChangeBalloon(BalloonChange {
+            size: Some(crate::spec::SizeSpec::Bytes(8 << 20)),
+            as_firecracker,
+            ..BalloonChange::default()
+        })
+    };
+    assert_eq!((size, same), (change(true), change(false)));
+}
+
+#[test]
+fn a_quota_is_said_even_where_it_goes() {
+    let path = "/coracle/v1/cpu";
+    for (body, quota) in [(r#"{"quota": 150}"#, 150), (r#"{"quota": null}"#, 0)] {
+        let call = called(Method::Patch, path, body);
+        assert_eq!(call, Call::LimitCpu(NonZeroU32::new(quota)));
+    }
+    for (body, status, field) in [
+        ("{}", 400, "quota"),
+        (r#"{"quota": -1}"#, 400, ""),
+        (r#"{"quota": "150%"}"#, 400, ""),
+        (r#"{"quota": 4294967296}"#, 400, ""),
+        (r#"{"quota": 0}"#, 422, "quota"),
+    ] {
+        let (told, _, of) = refused(Method::Patch, path, body);
+        assert_eq!((told, of.as_str()), (status, field), "{body}");
+    }
 }
 
 #[test]

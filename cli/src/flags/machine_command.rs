@@ -54,12 +54,13 @@ Examples:
   coracle machine set web drives/disk0 size=4G
   coracle machine set web drives/disk0 limits.iops.size=500 limits.bandwidth=null
   coracle machine set web network-interfaces/net0 rx.bandwidth.size=10M
+  coracle machine set web cpu quota=150
 ")]
     Set {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
-        /// The part, as in the API's paths: balloon, entropy, drives/ID …
+        /// The part, as in the API's paths: balloon, cpu, entropy, drives/ID …
         #[arg(value_name = "PART")]
         part: String,
         /// What it is to have

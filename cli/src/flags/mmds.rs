@@ -60,14 +60,22 @@ pub(crate) fn parse(value: &str) -> Result<Mmds, Failure> {
 /// When it can't be read, is no JSON, or is too large.
 pub(crate) fn read(path: &Path) -> Result<Metadata, Failure> {
     let metadata = Metadata::default();
+    fill(&metadata, path)?;
+    Ok(metadata)
+}
+
+/// Puts the metadata in a file there.
+///
+/// # Errors
+/// When it can't be read, is no JSON, or is too large.
+pub(crate) fn fill(metadata: &Metadata, path: &Path) -> Result<(), Failure> {
     let document = read_json("mmds", path, "write it as JSON, such as {\"latest\": {}}")?;
     metadata.put(document).map_err(|error| {
         Failure::input(
             format!("mmds {}: {error}", path.display()),
             "keep less in it",
         )
-    })?;
-    Ok(metadata)
+    })
 }
 
 #[cfg(test)]

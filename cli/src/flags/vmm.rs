@@ -45,6 +45,14 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     config_file: Option<PathBuf>,
 
+    /// Metadata that the guest can read: a JSON file
+    #[arg(long, value_name = "FILE", help_heading = "Machine")]
+    metadata: Option<PathBuf>,
+
+    /// Bytes of metadata at most [default: those of a request's body]
+    #[arg(long, value_name = "BYTES", help_heading = "Machine")]
+    mmds_size_limit: Option<usize>,
+
     /// Put the virtio devices on a PCI bus
     #[arg(long, help_heading = "Machine")]
     enable_pci: bool,
@@ -170,6 +178,8 @@ impl Flags {
             id: self.id,
             config_file: self.config_file,
             metrics_path: self.metrics_path,
+            metadata: self.metadata,
+            most_metadata_bytes: self.mmds_size_limit,
             most_body_bytes: self.http_api_max_payload_size,
             pci: self.enable_pci,
             firecracker,

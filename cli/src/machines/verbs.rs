@@ -164,7 +164,7 @@ pub(crate) fn set(name: &str, object: &str, fields: &[String]) -> Result<Exit, F
     if object.is_empty() || !object.bytes().all(good) {
         return Err(Failure::input(
             format!("{object:?} is no part of a machine"),
-            "give balloon, entropy, drives/NAME or network-interfaces/NAME",
+            "give balloon, cpu, entropy, drives/NAME or network-interfaces/NAME",
         ));
     }
     let mut body = Value::Object(serde_json::Map::new());

@@ -134,6 +134,8 @@ impl fmt::Debug for DeviceCommand {
 /// What the host asks of a balloon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BalloonCommand {
+    /// Nothing, which is refused while no driver of the guest's is there.
+    NeedDriver,
     /// The guest is to give up this many bytes in all.
     Target {
         /// The bytes, a multiple of 4096.

@@ -3,9 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use api::client::{Answer, Client};
 use api::http::Method;
-use api::routes::find;
 use api_tests::monitor::Monitor;
-use api_tests::swagger::{OPERATIONS, Operation, Phase};
+use api_tests::swagger::{Manner, OPERATIONS, Operation, Phase};
 use harness::{guests, skip};
 use serde_json::{Value, json};
 
@@ -23,6 +22,9 @@ fn machine(phase: Phase, path: &str) -> Result<Monitor> {
         let balloon =
             json!({"amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 1});
         monitor.put("/balloon", &balloon)?;
+    }
+    if path == "/mmds" {
+        monitor.put(path, &json!({"a": 1}))?;
     }
     if phase != Phase::Fresh {
         let image = monitor.folder().join("c.img");
@@ -82,7 +84,8 @@ fn played(phase: Phase, operation: &Operation) -> Result<usize> {
         let body = Some(body.as_str()).filter(|_| !reads);
         let answer = ask(&monitor, &mut client, operation, body)?;
         let said = answer.json();
-        match (operation.phases.contains(&phase), reads) {
+        let again = all && operation.manner == Manner::Once;
+        match (operation.phases.contains(&phase) && !again, reads) {
             (false, _) => refused(&answer).with_context(|| format!("{body:?}"))?,
             (true, false) => ensure!(
                 answer.status == 204 && answer.body.is_empty(),
@@ -104,11 +107,9 @@ fn all(phase: Phase) {
         return;
     }
     let mut wrong = Vec::new();
-    let mut missing = Vec::new();
     let mut requests = 0;
     for operation in OPERATIONS {
         match played(phase, operation) {
-            _ if !operation.is_routed() => missing.push(operation.path),
             Ok(count) => requests += count,
             Err(error) => wrong.push(format!(
                 "{} {}: {error:#}",
@@ -118,9 +119,10 @@ fn all(phase: Phase) {
     }
     assert!(wrong.is_empty(), "{phase:?}:\n{}", wrong.join("\n"));
     assert!(requests >= 60, "{requests}");
-    if !missing.is_empty() {
-        skip::skipped(&format!("not there yet: {}", missing.join(", ")));
-    }
+    println!(
+        "{} operations, {requests} requests: {phase:?}",
+        OPERATIONS.len()
+    );
 }
 
 #[test]
@@ -135,10 +137,6 @@ fn while_the_guest_runs() {
 
 #[test]
 fn while_the_guest_is_paused() {
-    if find(Method::Patch, "/vm").is_err() {
-        skip::skipped("no machine can be paused yet");
-        return;
-    }
     all(Phase::Paused);
 }
 

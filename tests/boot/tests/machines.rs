@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use boot_tests::{code, refused};
@@ -221,6 +221,62 @@ fn parts_are_changed_and_refusals_told() {
         assert!(said.stderr.contains(words), "{said:?}");
         assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
     }
+}
+
+/// What the threads of a machine's vCPUs have used of the host's CPUs.
+fn vcpu_time(machine: &Machine) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", machine.process.id()))? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.starts_with("vcpu-") {
+            let text = std::fs::read_to_string(task.join("schedstat"))?;
+            let used = text.split(' ').next().context("schedstat")?;
+            nanoseconds += used.parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// A guest that never rests is held to its quota by what it uses, not by how long that takes: a
+/// busy host can only slow it down further.
+#[test]
+fn a_quota_of_cpu_time_is_held() {
+    if skip::without_kvm() {
+        return;
+    }
+    let web = Web::boot(&guests::spin()).unwrap();
+    let used_of = || vcpu_time(&web.machine).unwrap();
+    let quota = |value: &str| {
+        let said = web.say(&["set", "web", "cpu", &format!("quota={value}")]);
+        assert!(said.done(), "{said:?}");
+        let told = web.say(&["inspect", "web"]).json();
+        assert_eq!(told[0]["machine"]["cpu_quota"].to_string(), value);
+    };
+    let runs = || {
+        let (before, late) = (used_of(), Instant::now() + SHORTLY);
+        while used_of() <= before + Duration::from_millis(20) {
+            assert!(Instant::now() < late, "it does not go on");
+        }
+    };
+    quota("10");
+    let (began, before) = (Instant::now(), used_of());
+    // Two periods' worth and a few ticks of the host's clock above a tenth of the time.
+    let slack = Duration::from_millis(60);
+    while used_of() < before + Duration::from_millis(200) {
+        assert!(began.elapsed() < SHORTLY, "it does not go on");
+    }
+    let (used, most) = (used_of() - before, began.elapsed() / 10 + slack);
+    assert!(used <= most, "{used:?} of {most:?}");
+    // A debt of the quota's neither holds up a pause nor outlives it.
+    assert!(web.say(&["pause", "web"]).done());
+    assert_eq!(web.state(), "paused");
+    quota("1");
+    assert!(web.say(&["resume", "web"]).done());
+    quota("null");
+    runs();
+    quota("400");
+    runs();
+    assert!(web.say(&["kill", "web"]).done());
 }
 
 #[test]

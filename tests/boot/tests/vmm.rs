@@ -205,7 +205,9 @@ fn counters_and_the_log_go_where_clients_want_them() {
     let disk = vm.file("disk", &[0; 4096]).unwrap();
     let mut waiting = Waiting::new(vm).unwrap();
     waiting.describe(&guests::halt()).unwrap();
-    let (metrics, log) = (waiting.folder.join("metrics"), waiting.folder.join("log"));
+    // The machine's own folder goes with it.
+    let kept = tempfile::tempdir().unwrap();
+    let (metrics, log) = (kept.path().join("metrics"), kept.path().join("log"));
     let drive = json!({"drive_id": "d", "path_on_host": disk, "is_root_device": false});
     for (path, body) in [
         ("/drives/d", drive),
@@ -217,16 +219,55 @@ fn counters_and_the_log_go_where_clients_want_them() {
     ] {
         assert_eq!(waiting.put(path, &body).unwrap().status, 204, "{path}");
     }
+    let secret = json!({"key": "secret"});
+    assert_eq!(waiting.put("/mmds", &secret).unwrap().status, 204);
+    assert_eq!(waiting.put("/vsock", &json!([])).unwrap().status, 400);
     assert_eq!(waiting.start().unwrap().status, 204);
     let flush = json!({"action_type": "FlushMetrics"});
     assert_eq!(waiting.put("/actions", &flush).unwrap().status, 204);
-    let text = std::fs::read_to_string(&metrics).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    let lines: Vec<Value> = lines.collect();
-    assert!(!lines.is_empty());
-    for line in lines {
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&metrics).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
+    };
+    let before = lines();
+    assert!(!before.is_empty());
+    for line in &before {
         assert_eq!(line["block_d"]["read_count"], 0, "{line}");
         assert_eq!(line["block"]["write_bytes"], 0, "{line}");
     }
-    assert!(log.exists());
+    // The end is told too.
+    let kill = json!({"action": "kill"});
+    let killed = waiting.put("/coracle/v1/actions", &kill).unwrap();
+    assert_eq!(killed.status, 204);
+    waiting.machine.exit(SHORTLY).unwrap();
+    assert_eq!(lines().len(), before.len() + 1);
+    let log = std::fs::read_to_string(&log).unwrap();
+    for words in [
+        "[vm-1:main:INFO] The request was executed successfully. Status code: 204 No Content.",
+        "The API server received a Put request on \"/mmds\".",
+        "The API server received a Put request on \"/vsock\" with body \"[]\".",
+        "Received Error. Status code: 400 Bad Request. Message: ",
+    ] {
+        assert!(log.contains(words), "no {words:?}: {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
+fn metadata_is_given_with_the_start_and_has_a_limit() {
+    let vm = TestVm::served().unwrap();
+    let file = vm.file("meta.json", br#"{"a": 1}"#).unwrap();
+    let vm = vm.arg("--metadata").arg(file);
+    let mut waiting = Waiting::new(vm.args(&["--mmds-size-limit", "20"])).unwrap();
+    let told = waiting.client.get("/mmds").unwrap().json();
+    assert_eq!(told, json!({"a": 1}));
+    let long = json!({"a": "a".repeat(20)});
+    assert_eq!(waiting.put("/mmds", &long).unwrap().status, 413);
+    assert_eq!(waiting.put("/mmds", &json!({"b": 2})).unwrap().status, 204);
+    let vm = TestVm::served().unwrap();
+    let file = vm.file("meta.json", b"[1, 2, 3, 4]").unwrap();
+    let vm = vm.arg("--metadata").arg(file);
+    let exit = vm.args(&["--mmds-size-limit", "5"]).run().unwrap();
+    judge(&exit, code::INPUT, &["5 bytes"]).unwrap();
 }

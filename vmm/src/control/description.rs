@@ -79,7 +79,7 @@ impl Description {
 
     /// Tells what is asked of a machine in `state`.
     pub(super) fn tell(&self, topic: Topic, state: MachineState) -> Result<Response, ApiError> {
-        let (spec, words) = (&self.spec, self.words);
+        let (spec, words) = (&self.spec, &self.words);
         Ok(match topic {
             Topic::Instance => Response::json(200, &InstanceInfo::new(&self.id, state)),
             Topic::Version => Response::json(200, &Version::SPOKEN),
@@ -108,6 +108,7 @@ impl Description {
             kernel: kernel.map_or("built-in".into(), |one| one.path.display().to_string()),
             cmdline: spec.cmdline.clone(),
             vcpus: u32::try_from(spec.cpus).unwrap_or(u32::MAX),
+            cpu_quota: None,
             memory_bytes: memory.and_then(Result::ok).unwrap_or_default(),
             devices: Vec::new(),
         }

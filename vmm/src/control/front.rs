@@ -7,6 +7,7 @@ use api::events::{self, Event};
 use api::firecracker::{Logger, Metrics};
 use api::http::Response;
 use api::machine::MachineState;
+use api::request::{self, Call, Read, note};
 use api::server::{Server, Ticket};
 use api::spec::MachineSpec;
 use mmds::Metadata;
@@ -19,6 +20,8 @@ use super::metrics::MetricsFile;
 pub(super) struct Client {
     pub(super) ticket: Ticket,
     pub(super) dialect: Dialect,
+    /// Whether it is to be told that it asks in a way that will go.
+    deprecated: bool,
 }
 
 /// Sets the log of the process up, which is not the machine's.
@@ -62,6 +65,33 @@ impl Front {
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         self.description.metadata()
+    }
+
+    /// The next call to a machine in `state`. Requests that make none are answered on the way.
+    pub(super) fn take(&mut self, state: MachineState) -> Option<(Call, Client)> {
+        while let Some((ticket, request)) = self.server.take() {
+            // Looked at here, since the line takes time to make.
+            if log::log_enabled!(log::Level::Info) {
+                let described = note::described(&request);
+                log::info!("The API server received a {described}.");
+            }
+            match request::read(&request, state) {
+                Read::Refused(response) => self.send(ticket, &response),
+                Read::Call(call, dialect) => {
+                    let deprecated = note::deprecated(&request);
+                    if let Some(what) = deprecated {
+                        log::warn!("{what}");
+                    }
+                    let client = Client {
+                        ticket,
+                        dialect,
+                        deprecated: deprecated.is_some(),
+                    };
+                    return Some((call, client));
+                }
+            }
+        }
+        None
     }
 
     /// Answers with what happens from now on, beginning with the machine's state.
@@ -111,8 +141,18 @@ impl Front {
 
     /// Answers a client once.
     pub(super) fn answer(&mut self, client: Client, outcome: Result<Response, ApiError>) {
-        let response = outcome.unwrap_or_else(|error| error.response(client.dialect));
-        self.server.answer(client.ticket, &response);
+        let mut response = outcome.unwrap_or_else(|error| error.response(client.dialect));
+        if client.deprecated {
+            response = response.with("Deprecation", "true");
+        }
+        self.send(client.ticket, &response);
+    }
+
+    fn send(&mut self, ticket: Ticket, response: &Response) {
+        if log::log_enabled!(log::Level::Info) {
+            log::info!("{}", response.described());
+        }
+        self.server.answer(ticket, response);
     }
 }
 

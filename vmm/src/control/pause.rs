@@ -11,6 +11,8 @@
 //! resuming. In this order, because a vCPU may wait for a device, and no device for a vCPU.
 
 use std::fmt;
+use std::io;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::machine::MachineState;
@@ -27,6 +29,12 @@ pub(crate) trait Cpus {
 
     /// Lets all of them go on.
     fn resume(&self);
+
+    /// Limits what they use of the host's CPUs, in hundredths of one.
+    ///
+    /// # Errors
+    /// The host's reason; nothing has changed then.
+    fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()>;
 }
 
 impl Cpus for VcpuThreads {
@@ -36,6 +44,10 @@ impl Cpus for VcpuThreads {
 
     fn resume(&self) {
         VcpuThreads::resume(self);
+    }
+
+    fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()> {
+        VcpuThreads::limit(self, percent)
     }
 }
 
@@ -57,6 +69,11 @@ impl Life<'_> {
     /// As [`Pause::advance`].
     pub(crate) fn pause(&mut self, patience: Duration) -> Option<Result<(), SlotGone>> {
         self.pause.advance(self.cpus, patience)
+    }
+
+    /// As [`Cpus::limit`].
+    pub(crate) fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()> {
+        self.cpus.limit(percent)
     }
 
     /// As [`Pause::resume`].
@@ -222,6 +239,11 @@ mod tests {
 
         fn resume(&self) {
             self.told.set("resume");
+        }
+
+        fn limit(&self, _: Option<NonZeroU32>) -> io::Result<()> {
+            self.told.set("limit");
+            Ok(())
         }
     }
 

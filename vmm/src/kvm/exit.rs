@@ -42,8 +42,10 @@ pub enum Exit<'a> {
     },
     /// The CPU shut down: a triple fault.
     Shutdown,
-    /// Nothing to answer: a signal, or something that KVM or an assist completed.
+    /// Nothing to answer: something that KVM or an assist completed.
     Interrupted,
+    /// Nothing to answer: a signal, as a [`super::Kicker`] sends it.
+    Kicked,
     /// KVM cannot go on with this guest; the machine ends.
     Unhandled(Unhandled),
 }

@@ -291,9 +291,8 @@ impl Vcpu {
             Raw::Shutdown => Exit::Shutdown,
             Raw::FailEntry(reason) => Exit::Unhandled(Unhandled::FailEntry { reason }),
             Raw::Unexpected(text) => Exit::Unhandled(Unhandled::Unexpected(text)),
-            Raw::Interrupted | Raw::InternalError | Raw::Debug(_) | Raw::WriteMsr { .. } => {
-                Exit::Interrupted
-            }
+            Raw::Interrupted => Exit::Kicked,
+            Raw::InternalError | Raw::Debug(_) | Raw::WriteMsr { .. } => Exit::Interrupted,
         }
     }
 

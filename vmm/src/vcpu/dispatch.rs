@@ -47,7 +47,7 @@ pub(crate) fn dispatch(exit: Exit<'_>, buses: &Buses) -> Flow {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .end_of_interrupt(vector),
-        Exit::Interrupted => {}
+        Exit::Interrupted | Exit::Kicked => {}
         Exit::Shutdown => return Flow::TripleFault,
         Exit::Unhandled(why) => return Flow::Fatal(why),
     }

@@ -1,7 +1,12 @@
-//! Whether the vCPUs may enter the guest: the one word by which the control thread holds them.
+//! Whether the vCPUs may enter the guest: the one word by which the control thread holds them, and
+//! the quota of CPU time that they share.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::quota::{Pool, Verdict};
 
 /// What the vCPUs are to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +25,8 @@ struct State {
     wanted: Wanted,
     /// How many threads stand still or have ended.
     outside: usize,
+    /// What the threads may use, if that is limited.
+    pool: Option<Pool>,
 }
 
 /// Stands between the vCPU threads and the guest.
@@ -29,6 +36,8 @@ pub(super) struct Gate {
     changed: Condvar,
     /// Whether something else is wanted than to run: read before each entry of the guest.
     closed: AtomicBool,
+    /// Whether there is a pool: read when a thread was taken out of the guest.
+    limited: AtomicBool,
 }
 
 impl Gate {
@@ -50,6 +59,42 @@ impl Gate {
         match self.closed.load(Ordering::Acquire) {
             false => Wanted::Run,
             true => self.lock().wanted,
+        }
+    }
+
+    /// Limits what the threads use of the host's CPUs, in hundredths of one of them, or not any
+    /// more. Who is in the guest has to be kicked to hear of it.
+    pub(super) fn limit(&self, percent: Option<NonZeroU32>) {
+        let mut state = self.lock();
+        state.pool = percent.map(|percent| Pool::new(percent, Instant::now()));
+        self.limited.store(percent.is_some(), Ordering::Release);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether they are limited.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Acquire)
+    }
+
+    /// Takes account, on a vCPU's thread, of what it has used since the last time, and lets it wait
+    /// while that is too much: how much it may use before it is to come again. None where it is to
+    /// look at what is wanted, or there is no limit any more.
+    pub(super) fn charge(&self, mut used: Duration) -> Option<Duration> {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let until = match state.pool.as_mut()?.charge(used, now) {
+                Verdict::Go(slice) => return Some(slice),
+                Verdict::Wait(until) => until,
+            };
+            used = Duration::ZERO;
+            if state.wanted != Wanted::Run {
+                return None;
+            }
+            let left = until.saturating_duration_since(now);
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -92,6 +137,9 @@ mod tests {
 
     use super::*;
 
+    /// A debt of days, with a quota of a hundredth of a CPU.
+    const USED: Duration = Duration::from_secs(3600);
+
     #[test]
     fn who_waits_is_counted_until_it_may_run() {
         let gate = Gate::default();
@@ -110,6 +158,37 @@ mod tests {
         gate.wait(|| ());
         gate.leave();
         assert_eq!(gate.outside(), 1);
+    }
+
+    #[test]
+    fn who_has_used_too_much_waits_until_the_limit_goes() {
+        let gate = Gate::default();
+        assert!(!gate.is_limited());
+        assert_eq!(gate.charge(Duration::MAX), None, "there is no limit");
+        gate.limit(NonZeroU32::new(1));
+        assert!(gate.is_limited());
+        assert!(gate.charge(Duration::ZERO).is_some());
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| gate.charge(USED));
+            let other = scope.spawn(|| gate.charge(USED));
+            gate.limit(None);
+            assert_eq!(waiter.join().unwrap(), None);
+            assert_eq!(other.join().unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn who_has_used_too_much_still_pauses_and_ends() {
+        for wanted in [Wanted::Pause, Wanted::Stop] {
+            let gate = Gate::default();
+            gate.limit(NonZeroU32::new(1));
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| gate.charge(USED));
+                gate.want(wanted);
+                assert_eq!(waiter.join().unwrap(), None);
+            });
+            assert!(gate.is_limited());
+        }
     }
 
     #[test]

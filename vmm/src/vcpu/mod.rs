@@ -2,6 +2,8 @@
 
 mod dispatch;
 mod gate;
+mod meter;
+mod quota;
 mod thread;
 
 pub(crate) use dispatch::Buses;

@@ -1,5 +1,6 @@
 //! The threads themselves: start, the run loop, kicks, pauses, the end.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -10,6 +11,7 @@ use vmm_sys_util::signal::Killable as _;
 
 use super::dispatch::{Buses, Flow, dispatch};
 use super::gate::{Gate, Wanted};
+use super::meter::Meter;
 use crate::kvm::exit::Unhandled;
 use crate::kvm::{Exit, Kicker, RunError, Vcpu};
 
@@ -105,6 +107,20 @@ impl VcpuThreads {
         all_stand
     }
 
+    /// Limits how much of the host's CPUs all vCPUs together use, in hundredths of one CPU, or not
+    /// any more.
+    ///
+    /// # Errors
+    /// The host's reason when it has no timers for that; nothing has changed then.
+    pub(crate) fn limit(&self, percent: Option<NonZeroU32>) -> std::io::Result<()> {
+        if percent.is_some() {
+            Meter::try_out()?;
+        }
+        self.gate.limit(percent);
+        self.kick();
+        Ok(())
+    }
+
     /// Rings when a vCPU stands still.
     pub(crate) fn standing(&self) -> &Doorbell {
         &self.standing
@@ -172,10 +188,11 @@ impl Runner {
 
     /// Runs the guest until it is told to stop, which is `None`, or cannot go on.
     fn serve_exits(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+        let mut meter = Meter::default();
         loop {
             let ended = match self.gate.wanted() {
-                Wanted::Run => self.turn(vcpu),
-                Wanted::Pause => self.stand_still(vcpu),
+                Wanted::Run => self.turn(vcpu, &mut meter),
+                Wanted::Pause => self.stand_still(vcpu, &mut meter),
                 Wanted::Stop => return None,
             };
             if ended.is_some() {
@@ -184,15 +201,19 @@ impl Runner {
         }
     }
 
-    fn turn(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+    fn turn(&self, vcpu: &mut Vcpu, meter: &mut Meter) -> Option<VcpuEnd> {
         let id = vcpu.id();
         match vcpu.run() {
+            Ok(Exit::Kicked) => {
+                meter.take_account(&self.gate);
+                None
+            }
             Ok(exit) => self.serve(exit, id),
             Err(cause) => Some(VcpuEnd::Host(cause)),
         }
     }
 
-    fn stand_still(&self, vcpu: &mut Vcpu) -> Option<VcpuEnd> {
+    fn stand_still(&self, vcpu: &mut Vcpu, meter: &mut Meter) -> Option<VcpuEnd> {
         let id = vcpu.id();
         loop {
             match vcpu.finish() {
@@ -207,6 +228,8 @@ impl Runner {
         }
         self.gate.wait(|| self.standing.ring());
         vcpu.tell_of_pause();
+        // A limit that came meanwhile has kicked in vain.
+        meter.take_account(&self.gate);
         None
     }
 

@@ -505,6 +505,10 @@ impl VirtioDevice for Balloon {
             return Err(CommandError::NotSupported);
         };
         match command {
+            BalloonCommand::NeedDriver => match self.running {
+                Some(_) => Ok(()),
+                None => Err(CommandError::NoDriver),
+            },
             BalloonCommand::Target { bytes } => self.set_target(bytes),
             BalloonCommand::StatisticsEvery(interval) => {
                 self.settings.statistics_every = interval;

@@ -367,11 +367,14 @@ fn hints_belong_to_a_command() {
         command(&mut driver, start(true)),
         Err(CommandError::NoDriver)
     ));
+    command(&mut driver, BalloonCommand::NeedDriver).unwrap();
     driver.reset();
-    assert!(matches!(
-        command(&mut driver, BalloonCommand::StopHinting),
-        Err(CommandError::NoDriver)
-    ));
+    for asked in [BalloonCommand::StopHinting, BalloonCommand::NeedDriver] {
+        assert!(matches!(
+            command(&mut driver, asked),
+            Err(CommandError::NoDriver)
+        ));
+    }
 }
 
 #[test]

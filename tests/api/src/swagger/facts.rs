@@ -1,10 +1,12 @@
 //! The facts themselves.
 
-use super::{Field, Kind, Operation, Phase};
+use super::{Field, Kind, Manner, Operation, Phase};
 use api::http::Method::{Get, Patch, Put};
 
 const FRESH: &[Phase] = &[Phase::Fresh];
 const STARTED: &[Phase] = &[Phase::Running, Phase::Paused];
+/// Where the machine of the test has not what it takes: a driver, a network, such a device.
+const NEVER: &[Phase] = &[];
 const ALWAYS: &[Phase] = &[Phase::Fresh, Phase::Running, Phase::Paused];
 
 const fn must(name: &'static str, kind: Kind, good: &'static str) -> Field {
@@ -33,6 +35,7 @@ const fn get(
         path,
         phases,
         fields: &[],
+        manner: Manner::Strict,
         keys,
     }
 }
@@ -43,6 +46,7 @@ const fn put(path: &'static str, phases: &'static [Phase], fields: &'static [Fie
         path,
         phases,
         fields,
+        manner: Manner::Strict,
         keys: &[],
     }
 }
@@ -55,6 +59,13 @@ const fn patch(
     Operation {
         method: Patch,
         ..put(path, phases, fields)
+    }
+}
+
+const fn taking(manner: Manner, operation: Operation) -> Operation {
+    Operation {
+        manner,
+        ..operation
     }
 }
 
@@ -123,6 +134,41 @@ pub const OPERATIONS: &[Operation] = &[
     get("/balloon/statistics", STARTED, &[
         "actual_mib", "actual_pages", "target_mib", "target_pages",
     ]),
+    patch("/balloon", NEVER, &[must("amount_mib", Kind::Number, "8")]),
+    patch("/balloon/statistics", STARTED, &[
+        must("stats_polling_interval_s", Kind::Number, "1"),
+    ]),
+    patch("/balloon/hinting/start", NEVER, &[may("acknowledge_on_stop", Kind::Flag, "true")]),
+    patch("/balloon/hinting/stop", NEVER, &[]),
+    get("/balloon/hinting/status", STARTED, &["guest_cmd", "host_cmd"]),
+    put("/cpu-config", FRESH, &[]),
+    put("/pmem/p0", NEVER, &[
+        must("id", Kind::Text, "\"p0\""),
+        must("path_on_host", Kind::Text, "\"W/a.img\""),
+        may("root_device", Kind::Flag, "false"),
+        may("read_only", Kind::Flag, "false"),
+    ]),
+    patch("/pmem/p0", NEVER, &[must("id", Kind::Text, "\"p0\"")]),
+    get("/hotplug/memory", NEVER, &[]),
+    put("/hotplug/memory", NEVER, &[
+        must("total_size_mib", Kind::Number, "1024"),
+        may("slot_size_mib", Kind::Number, "128"),
+        may("block_size_mib", Kind::Number, "2"),
+    ]),
+    patch("/hotplug/memory", NEVER, &[must("requested_size_mib", Kind::Number, "128")]),
+    put("/actions", STARTED, &[must("action_type", Kind::Word, "\"SendCtrlAltDel\"")]),
+    get("/mmds", ALWAYS, &[]),
+    taking(Manner::Any, put("/mmds", ALWAYS, &[may("latest", Kind::Object, "{}")])),
+    taking(Manner::Any, patch("/mmds", ALWAYS, &[may("latest", Kind::Object, "{}")])),
+    put("/mmds/config", NEVER, &[
+        must("network_interfaces", Kind::Names, "[\"n1\"]"),
+        may("version", Kind::Word, "\"V2\""),
+        may("ipv4_address", Kind::Text, "\"169.254.169.254\""),
+        may("imds_compat", Kind::Flag, "true"),
+    ]),
+    taking(Manner::Once, put("/metrics", FRESH, &[
+        must("metrics_path", Kind::Text, "\"W/metrics\""),
+    ])),
     put("/logger", FRESH, &[
         may("log_path", Kind::Text, "\"W/log\""),
         may("level", Kind::Word, "\"Info\""),

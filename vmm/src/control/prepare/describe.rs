@@ -1,7 +1,7 @@
 //! How a request changes what a machine will be: all of it or, where it is refused, nothing.
 
 use api::error::{ApiError, Code};
-use api::firecracker::BootSource;
+use api::firecracker::{BootSource, CacheType, Words};
 use api::request::Part;
 use api::spec::{DiskSpec, MachineSpec};
 
@@ -19,6 +19,7 @@ impl Description {
         match part {
             Part::Machine(machine) => {
                 *spec = *machine;
+                next.words = Words::default();
                 check::all(spec)?;
             }
             Part::Size(patch) => {
@@ -29,7 +30,8 @@ impl Description {
                 boot_from(spec, source);
                 check::boot_source(spec)?;
             }
-            Part::Disk(disk) => {
+            Part::Disk(disk, cache) => {
+                note_cache(&mut next.words, disk.id.as_deref(), cache);
                 let place = put_disk(spec, *disk)?;
                 check::disk(spec, place)?;
             }
@@ -37,7 +39,10 @@ impl Description {
                 spec.mmds = Some(mmds);
                 check::mmds(spec)?;
             }
-            Part::WithoutDisk(id) => take(&mut spec.disks, |one| one.id.as_ref() == Some(&id))?,
+            Part::WithoutDisk(id) => {
+                take(&mut spec.disks, |one| one.id.as_ref() == Some(&id))?;
+                next.words.unsafe_drives.remove(&id);
+            }
             Part::Net(net) => {
                 match spec.nets.iter().position(|one| one.id == net.id) {
                     Some(place) => spec.nets[place] = *net,
@@ -75,6 +80,15 @@ fn boot_from(spec: &mut MachineSpec, source: BootSource) {
     // Without words of the user's, the monitor's choice.
     spec.default_cmdline = source.boot_args.is_none();
     spec.cmdline = source.boot_args.unwrap_or_default();
+}
+
+/// Whether a drive's flushes need not be carried out, which is told back as it was said.
+fn note_cache(words: &mut Words, id: Option<&str>, cache: CacheType) {
+    let Some(id) = id else { return };
+    words.unsafe_drives.remove(id);
+    if cache == CacheType::Unsafe {
+        words.unsafe_drives.insert(id.to_owned());
+    }
 }
 
 /// Takes away the one part that is meant.

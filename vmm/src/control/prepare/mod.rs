@@ -9,7 +9,7 @@ use std::time::Instant;
 use api::error::{ApiError, Code, Dialect};
 use api::http::Response;
 use api::machine::MachineState;
-use api::request::{self, Call, Read};
+use api::request::{self, Call};
 use rustix::event::{PollFd, PollFlags};
 
 use super::front::{Client, Front};
@@ -75,15 +75,10 @@ impl Preparation {
 /// Serves the clients once; `ready` is what poll said of their descriptors.
 fn turn(front: &mut Front, ready: &[PollFlags]) -> Option<Prepared> {
     front.server.turn(ready, Instant::now());
-    while let Some((ticket, request)) = front.server.take() {
-        match request::read(&request, MachineState::NotStarted) {
-            Read::Refused(response) => front.server.answer(ticket, &response),
-            Read::Call(call, dialect) => {
-                let prepared = carry_out(front, call, Client { ticket, dialect });
-                if prepared.is_some() {
-                    return prepared;
-                }
-            }
+    while let Some((call, client)) = front.take(MachineState::NotStarted) {
+        let prepared = carry_out(front, call, client);
+        if prepared.is_some() {
+            return prepared;
         }
     }
     None
@@ -135,6 +130,7 @@ fn told(front: &mut Front, call: Call) -> Result<Response, ApiError> {
         | Call::HintingStatus
         | Call::ChangeBalloon(_)
         | Call::ChangeEntropy(_)
+        | Call::LimitCpu(_)
         | Call::Devices => {
             let message = "the machine is not started";
             Err(ApiError::new(Code::WrongState, message, ""))

@@ -16,6 +16,8 @@ struct Desk {
     front: Front,
     client: UnixStream,
     folder: tempfile::TempDir,
+    /// The head of the last answer.
+    head: String,
 }
 
 impl Desk {
@@ -38,6 +40,7 @@ impl Desk {
             front: Front::new(server, Description::new(None, spec), |_| Ok(())),
             client,
             folder,
+            head: String::new(),
         }
     }
 
@@ -61,7 +64,8 @@ impl Desk {
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
         let text = String::from_utf8(bytes).unwrap();
         let status = text.get(9..12).map_or(0, |word| word.parse().unwrap());
-        let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        self.head = format!("{head}\r\n");
         (status, serde_json::from_str(body).unwrap_or_default())
     }
 
@@ -114,6 +118,12 @@ fn what_is_described_is_told_back() {
     // The root is the first, as the guest counts.
     assert_eq!(config["drives"][0]["drive_id"], "root");
     assert_eq!(config["drives"][1]["path_on_host"], a);
+    // What is said of the cache is told as it was said.
+    assert_eq!(config["drives"][1]["cache_type"], "Unsafe");
+    let mut cached = drive("data", &a, false);
+    cached["cache_type"] = json!("Writeback");
+    assert_eq!(desk.put("/drives/data", &cached), 204);
+    assert_eq!(desk.config()["drives"][1]["cache_type"], "Writeback");
     // The same name again is the same drive.
     assert_eq!(desk.put("/drives/data", &drive("data", &a, false)), 204);
     assert_eq!(desk.config(), config);
@@ -123,6 +133,21 @@ fn what_is_described_is_told_back() {
     let (_, machine) = desk.ask("GET /coracle/v1/machine", &Value::Null);
     assert_eq!(machine["state"], "not-started");
     assert_eq!(machine["vcpus"], 2);
+}
+
+#[test]
+fn who_asks_in_an_old_way_is_told_so() {
+    let mut desk = Desk::new();
+    for (body, old) in [
+        (
+            json!({"guest_cid": 3, "uds_path": "v", "vsock_id": "v"}),
+            true,
+        ),
+        (json!({"guest_cid": 3, "uds_path": "v"}), false),
+    ] {
+        assert_eq!(desk.put("/vsock", &body), 204);
+        assert_eq!(desk.head.contains("\r\nDeprecation: true\r\n"), old);
+    }
 }
 
 #[test]

@@ -259,6 +259,13 @@ fn balloon(device: &Device, change: &BalloonChange) -> Result<Vec<Step>, ApiErro
     let before = device.balloon;
     let mut steps = Vec::new();
     if let Some(seconds) = change.statistics_interval_s {
+        if change.as_firecracker && (seconds == 0) != (before.statistics_interval_s == 0) {
+            return Err(ApiError::new(
+                Code::NotSupported,
+                "Cannot enable/disable the statistics after boot.",
+                "PATCH /coracle/v1/balloon can",
+            ));
+        }
         let every = |seconds: u16| {
             let interval = Duration::from_secs(seconds.into());
             command(BalloonCommand::StatisticsEvery(interval))
@@ -278,6 +285,9 @@ fn balloon(device: &Device, change: &BalloonChange) -> Result<Vec<Step>, ApiErro
             .map_err(|error| wrong(format!("size {size}: {error}")))?;
         if !bytes.is_multiple_of(BALLOON_PAGE) {
             return Err(wrong(format!("size {size} is not a whole number of pages")));
+        }
+        if change.as_firecracker {
+            steps.push(step(command(BalloonCommand::NeedDriver), Effect::Nothing));
         }
         let target = |bytes| command(BalloonCommand::Target { bytes });
         steps.push(Step {

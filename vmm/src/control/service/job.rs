@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code};
@@ -23,6 +24,9 @@ use super::machine::{Device, Effect, Machine};
 /// How long the first look for an answer waits. A device that has nothing else to do answers
 /// within it.
 const FIRST_LOOK: Duration = Duration::from_micros(300);
+
+/// How long a device may take to tell the last counters of a machine that ends.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// A request that is being carried out.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ pub(super) enum Work {
     },
     /// The machine is to go on.
     Resuming,
+    /// The virtual CPUs may use so much of the host's, in hundredths of one.
+    Limiting(Option<NonZeroU32>),
     /// Devices are asked for their reports.
     Reports(Vec<Asked>, Then),
 }
@@ -91,6 +97,7 @@ impl fmt::Debug for Work {
             Self::Changing(..) => "Changing",
             Self::Pausing { .. } => "Pausing",
             Self::Resuming => "Resuming",
+            Self::Limiting(_) => "Limiting",
             Self::Reports(..) => "Reports",
         })
     }
@@ -231,6 +238,7 @@ impl Job {
                 life.resume();
                 Some(Ok(Response::done()))
             }
+            Work::Limiting(quota) => Some(limit(*quota, machine, front, life)),
             Work::Reports(asked, then) => Some(match collect(asked, patience)? {
                 Ok(()) => then.perform(asked, machine, front, life.state()),
                 Err(SlotGone) => Err(gone()),
@@ -273,6 +281,26 @@ impl Job {
         };
         ApiError::new(Code::DeviceTimeout, message, hint)
     }
+}
+
+/// Limits the virtual CPUs.
+fn limit(
+    quota: Option<NonZeroU32>,
+    machine: &mut Machine,
+    front: &mut Front,
+    life: &Life<'_>,
+) -> Result<Response, ApiError> {
+    life.limit(quota).map_err(|cause| {
+        ApiError::new(
+            Code::HostFailure,
+            format!("the host gives no timer of a thread's CPU time: {cause}"),
+            "check the limit of pending signals: ulimit -i",
+        )
+    })?;
+    machine.cpu_quota = quota;
+    let device = "cpu".to_owned();
+    front.tell(&Event::DeviceChanged { device });
+    Ok(Response::done())
 }
 
 /// Carries a pause on. One that something else has ended meanwhile is not begun anew.
@@ -387,6 +415,17 @@ fn collect(asked: &mut [Asked], patience: Duration) -> Option<Result<(), SlotGon
         }
     }
     Some(Ok(()))
+}
+
+/// Writes the counters of a machine that ends, of the devices that still tell them.
+pub(super) fn count_at_end(machine: &Machine, front: &mut Front, state: MachineState) {
+    if let Work::Reports(mut asked, then) = Work::of_all(machine, Then::Count) {
+        // Where one does not answer, the others' counters are better than none.
+        let _ = collect(&mut asked, LAST_LOOK);
+        if let Err(error) = then.perform(&asked, machine, front, state) {
+            log::warn!("{}", error.message);
+        }
+    }
 }
 
 fn told(report: &Report) -> ReportValue {

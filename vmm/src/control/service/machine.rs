@@ -1,6 +1,7 @@
 //! What the API knows of its machine: the plan, the devices' handles, and what requests have
 //! changed since.
 
+use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub(super) const BALLOON: &str = "virtio-balloon";
 pub(super) struct Machine {
     plan: MachinePlan,
     devices: Vec<Device>,
+    /// What the virtual CPUs may use of the host's, in hundredths of one.
+    pub(super) cpu_quota: Option<NonZeroU32>,
 }
 
 /// A virtio device.
@@ -205,7 +208,11 @@ fn rate(bucket: BucketSpec) -> RateSpec {
 #[cfg(test)]
 impl Machine {
     pub(super) fn for_tests(plan: MachinePlan, devices: Vec<Device>) -> Self {
-        Self { plan, devices }
+        Self {
+            plan,
+            devices,
+            cpu_quota: None,
+        }
     }
 }
 
@@ -250,6 +257,7 @@ impl Machine {
         Self {
             devices: handles.into_iter().map(device).collect(),
             plan,
+            cpu_quota: None,
         }
     }
 
@@ -310,6 +318,18 @@ impl Machine {
         })
     }
 
+    /// Refuses to tell a balloon's statistics that nobody wanted.
+    pub(super) fn has_statistics(&self, place: usize) -> Result<(), ApiError> {
+        match self.devices.get(place) {
+            Some(device) if device.balloon.statistics_interval_s == 0 => Err(ApiError::new(
+                Code::NotSupported,
+                "Statistics for the balloon device are not enabled.",
+                "give the balloon a stats_polling_interval_s",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers what was changed, and notes it where the machine is described.
     pub(super) fn apply(
         &mut self,
@@ -359,6 +379,7 @@ impl Machine {
             kernel: self.plan.kernel.image.clone(),
             cmdline: self.plan.cmdline.clone(),
             vcpus: self.plan.vcpus,
+            cpu_quota: self.cpu_quota,
             memory_bytes: self.plan.memory.bytes,
             devices,
         }

@@ -16,7 +16,7 @@ use api::error::{ApiError, Code};
 use api::events;
 use api::http::Response;
 use api::machine::MachineState;
-use api::request::{self, Call, Read};
+use api::request::Call;
 use api::spec::SizeSpec;
 use devices::tty::UserRequest;
 use devices::virtio::SlotHandle;
@@ -107,14 +107,8 @@ impl Api {
         self.note_state(life);
         self.front.server.turn(ready, now);
         let mut events = Vec::new();
-        while let Some((ticket, request)) = self.front.server.take() {
-            match request::read(&request, self.state) {
-                Read::Refused(response) => self.front.server.answer(ticket, &response),
-                Read::Call(call, dialect) => {
-                    let client = Client { ticket, dialect };
-                    events.extend(self.begin(call, client));
-                }
-            }
+        while let Some((call, client)) = self.front.take(self.state) {
+            events.extend(self.begin(call, client));
         }
         self.count();
         self.go_on(life);
@@ -127,8 +121,12 @@ impl Api {
         self.front.tell(event);
     }
 
-    /// The machine is at its end: so is what its clients follow.
+    /// The machine is at its end: so is what its clients follow. A last line of counters tells
+    /// what was counted since the one before.
     pub(crate) fn end(&mut self, how: events::End) {
+        if self.front.metrics.is_some() {
+            job::count_at_end(&self.machine, &mut self.front, self.state);
+        }
         self.front.tell(&events::Event::Ended { how });
         self.front.server.end_streams();
     }
@@ -206,12 +204,14 @@ impl Api {
             Call::ChangeBalloon(wanted) => {
                 change(machine.of_model(machine::BALLOON)?, Change::Balloon(wanted))
             }
+            Call::LimitCpu(quota) => work(Some(Claim::Life), Work::Limiting(quota)),
             Call::Devices => work(None, Work::of_all(machine, Then::Tell)),
             Call::Metrics => work(None, Work::of_all(machine, Then::Metrics)),
             Call::FlushMetrics if self.front.metrics.is_none() => Err(no_metrics()),
             Call::FlushMetrics => work(None, Work::of_all(machine, Then::Count)),
             Call::BalloonStatistics => {
                 let place = machine.of_model(machine::BALLOON)?;
+                machine.has_statistics(place)?;
                 work(
                     None,
                     Work::of_one(machine, place, Then::Answer(balloon::statistics))?,

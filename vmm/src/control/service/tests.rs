@@ -1,6 +1,7 @@
 //! Clients of a machine whose devices answer when the test lets them.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -79,6 +80,14 @@ impl Cpus for FakeCpus {
     }
 
     fn resume(&self) {}
+
+    fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()> {
+        match percent {
+            // What a host says that has no timers.
+            Some(percent) if percent.get() == 13 => Err(ErrorKind::Unsupported.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 struct Rig {
@@ -185,7 +194,10 @@ impl Rig {
 }
 
 fn patch(client: &mut UnixStream, body: &str) {
-    let path = "/coracle/v1/drives/disk0";
+    patch_at(client, "/coracle/v1/drives/disk0", body);
+}
+
+fn patch_at(client: &mut UnixStream, path: &str, body: &str) {
     let len = body.len();
     write!(
         client,
@@ -536,6 +548,51 @@ fn who_follows_is_told_of_every_change() {
         assert!(line.contains(&format!("\"sequence\":{place},")), "{line}");
     }
     assert!(text.ends_with("\r\n0\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn a_quota_is_told_once_the_host_gives_it() {
+    let mut rig = Rig::new("");
+    let mut ask = |body| {
+        let mut client = rig.client();
+        patch_at(&mut client, "/coracle/v1/cpu", body);
+        rig.settle();
+        let (status, _) = come(&mut client);
+        client
+            .write_all(b"GET /coracle/v1/machine HTTP/1.1\r\n\r\n")
+            .unwrap();
+        rig.settle();
+        (status, come(&mut client).1)
+    };
+    for (body, status, told) in [
+        (r#"{"quota": 50}"#, 204, "\"cpu_quota\":50,"),
+        (r#"{"quota": 13}"#, 500, "\"cpu_quota\":50,"),
+        (r#"{"quota": null}"#, 204, "\"cpu_quota\":null,"),
+    ] {
+        let (answered, text) = ask(body);
+        assert_eq!(answered, status, "{body}");
+        assert!(text.contains(told), "{body}: {text}");
+    }
+}
+
+#[test]
+fn firecrackers_clients_need_a_driver_and_cannot_begin_statistics() {
+    let rig = Rig::new("");
+    let device = &rig.api.machine.devices()[0];
+    let change = |as_firecracker, statistics_interval_s| {
+        let wanted = api::request::BalloonChange {
+            size: Some(SizeSpec::Bytes(1 << 20)),
+            statistics_interval_s,
+            as_firecracker,
+            ..Default::default()
+        };
+        let steps = Change::Balloon(wanted).prepare(device);
+        steps.map(|steps| format!("{steps:?}"))
+    };
+    assert!(change(true, None).unwrap().contains("NeedDriver"));
+    assert!(change(true, Some(0)).unwrap().contains("NeedDriver"));
+    assert!(!change(false, Some(5)).unwrap().contains("NeedDriver"));
+    assert_eq!(change(true, Some(5)).unwrap_err().code, Code::NotSupported);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn next(vcpu: &mut Vcpu) -> u8 {
     loop {
         match vcpu.run().unwrap() {
             Exit::PortWrite { data, .. } => return data[0],
-            Exit::Interrupted => {}
+            Exit::Interrupted | Exit::Kicked => {}
             other => panic!("{other:?}"),
         }
     }
