@@ -42,7 +42,7 @@ pub struct Drops {
     pub malformed: u64,
     /// A wrong sum.
     pub checksum: u64,
-    /// A part of a packet that cannot be put together.
+    /// Packets in pieces that do not fit together, or do not come in time, or are too many.
     pub fragment: u64,
     /// For another MAC address, or from one that no host has.
     pub foreign: u64,

@@ -5,6 +5,7 @@ use crate::counters::Counters;
 use crate::dhcp::{self, Dhcp, dhcp_answer};
 use crate::dns::{self, Dns};
 use crate::error::ServeError;
+use crate::fragments::Fragments;
 use crate::link::{HEADER_BYTES, Link, MAX_MESSAGE_BYTES, Received};
 use crate::net::Net;
 use crate::ping::Ping;
@@ -13,8 +14,8 @@ use crate::tcp::Tcp;
 use crate::udp::Udp;
 use crate::wire::build;
 use crate::wire::{
-    ARP, BROADCAST, Bad, Datagram, ETHERNET_BYTES, Ethernet, ICMP, ICMPV6, IPV4, IPV6, Packet, TCP,
-    UDP,
+    ARP, BROADCAST, Bad, Datagram, ETHERNET_BYTES, Ethernet, ICMP, ICMPV6, IPV4, IPV6, Packet,
+    Piece, TCP, UDP,
 };
 use crate::{arp, ndp};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,6 +43,7 @@ pub struct Engine {
     udp: Udp,
     dns: Dns,
     ping: Ping,
+    fragments: Fragments,
     control: Option<OwnedFd>,
     message: Vec<u8>,
     watched: EventFlags,
@@ -79,6 +81,7 @@ impl Engine {
             udp: Udp::new(limits.udp_flows),
             dns: Dns::new(limits.questions),
             ping: Ping::new(limits.pings),
+            fragments: Fragments::default(),
             net,
             control,
             message: vec![0; MAX_MESSAGE_BYTES + 1],
@@ -279,18 +282,31 @@ impl Engine {
         self.advertise_again();
         match ethernet.kind {
             ARP => arp::take(&mut self.net, data),
-            IPV4 => {
-                let packet = Packet::ipv4(data)?;
-                self.ipv4(&packet, partial)
-            }
-            IPV6 if self.net.config.subnet6.is_some() => {
-                let packet = Packet::ipv6(data)?;
-                self.ipv6(&packet, partial)
-            }
+            IPV4 => match Packet::ipv4(data) {
+                Err(Bad::Fragment) => self.piece(Piece::ipv4(data)),
+                packet => self.ipv4(&packet?, partial),
+            },
+            IPV6 if self.net.config.subnet6.is_some() => match Packet::ipv6(data) {
+                Err(Bad::Fragment) => self.piece(Piece::ipv6(data)),
+                packet => self.ipv6(&packet?, partial),
+            },
             _ => {
                 self.net.counters.drops.unknown += 1;
                 Ok(())
             }
+        }
+    }
+
+    /// Takes a piece of a packet, and the packet when it is whole.
+    fn piece(&mut self, piece: Option<Piece<'_>>) -> Result<(), Bad> {
+        let piece = piece.ok_or(Bad::Fragment)?;
+        let (now, lost) = (self.net.now, &mut self.net.counters.drops.fragment);
+        let Some(whole) = self.fragments.take(&piece, now, lost)? else {
+            return Ok(());
+        };
+        match piece.from {
+            IpAddr::V4(_) => self.ipv4(&Packet::ipv4(&whole)?, false),
+            IpAddr::V6(_) => self.ipv6(&Packet::ipv6(&whole)?, false),
         }
     }
 

@@ -14,6 +14,7 @@ mod dhcp;
 mod dns;
 mod engine;
 mod error;
+mod fragments;
 mod host;
 mod link;
 mod ndp;

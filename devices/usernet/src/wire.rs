@@ -19,6 +19,8 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 
+/// The header before a piece in IPv6.
+const FRAGMENT: u8 = 44;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 /// Extension headers of IPv6 that are looked past: more are no honest packet's.
@@ -70,6 +72,88 @@ pub(crate) enum Bad {
     Checksum,
     /// It is a part of a packet.
     Fragment,
+}
+
+/// A piece of an IP packet.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) from: IpAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) id: u32,
+    /// Where in the packet its data is.
+    pub(crate) offset: usize,
+    pub(crate) data: &'a [u8],
+    /// Whether it is not the last.
+    pub(crate) more: bool,
+    /// What the whole packet begins with, but for its length and sum.
+    pub(crate) header: Vec<u8>,
+}
+
+impl<'a> Piece<'a> {
+    /// Reads what [`Packet::ipv4`] has found to be a piece.
+    pub(crate) fn ipv4(data: &'a [u8]) -> Option<Self> {
+        let whole = data.get(..be16(data, 2)?.into())?;
+        let (head, data) = whole.split_at_checked(usize::from(data.first()? & 15) * 4)?;
+        let place = be16(head, 6)?;
+        let mut header = head.to_vec();
+        put(&mut header, 6, &[0, 0]);
+        Some(Self {
+            from: Ipv4Addr::from_bits(be32(head, 12)?).into(),
+            to: Ipv4Addr::from_bits(be32(head, 16)?).into(),
+            protocol: *head.get(9)?,
+            id: be16(head, 4)?.into(),
+            offset: usize::from(place & 0x1fff) * 8,
+            data,
+            more: place & 0x2000 != 0,
+            header,
+        })
+    }
+
+    /// Reads what [`Packet::ipv6`] has found to be a piece: one with headers before that of the
+    /// fragment is none of an honest guest.
+    pub(crate) fn ipv6(data: &'a [u8]) -> Option<Self> {
+        let whole = data.get(..IPV6_BYTES + usize::from(be16(data, 4)?))?;
+        let (head, rest) = whole.split_at_checked(IPV6_BYTES)?;
+        let (fragment, data) = rest.split_at_checked(8)?;
+        if *head.get(6)? != FRAGMENT {
+            return None;
+        }
+        let place = be16(fragment, 2)?;
+        let protocol = *fragment.first()?;
+        let mut header = head.to_vec();
+        put(&mut header, 6, &[protocol]);
+        Some(Self {
+            from: ipv6_at(whole, 8)?.into(),
+            to: ipv6_at(whole, 24)?.into(),
+            protocol,
+            id: be32(fragment, 4)?,
+            offset: usize::from(place & 0xfff8),
+            data,
+            more: place & 1 != 0,
+            header,
+        })
+    }
+}
+
+/// Makes the length in an IP packet's header what the packet has, and its sum right.
+pub(crate) fn mend_length(packet: &mut [u8]) {
+    let bytes = packet.len();
+    let is_ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
+    let (at, length) = if is_ipv4 {
+        (2, bytes)
+    } else {
+        (4, bytes.saturating_sub(IPV6_BYTES))
+    };
+    // No piece reaches beyond what a length can be.
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    put(packet, at, &length.to_be_bytes());
+    if is_ipv4 {
+        put(packet, 10, &[0, 0]);
+        let head = usize::from(packet.first().map_or(0, |first| first & 15)) * 4;
+        let sum = !sum::fold(sum::of(packet.get(..head).unwrap_or_default()));
+        put(packet, 10, &sum.to_be_bytes());
+    }
 }
 
 /// An IP packet whose headers hold what they promise.
@@ -125,7 +209,6 @@ impl<'a> Packet<'a> {
     fn ipv6_fields(data: &'a [u8]) -> Option<Result<Self, Bad>> {
         const HOP_BY_HOP: u8 = 0;
         const ROUTING: u8 = 43;
-        const FRAGMENT: u8 = 44;
         const OPTIONS: u8 = 60;
         if data.first()? >> 4 != 6 {
             return None;

@@ -10,7 +10,7 @@ use harness::vm::SHORTLY;
 use harness::{Exit, TestVm, coracle, guests, skip};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 /// What the host serves: long enough for many packets.
@@ -196,10 +196,7 @@ fn the_user_mode_network_works_at_once_and_publishes_ports() {
     let host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = host.local_addr().unwrap().port();
     serve(host);
-    // A port that was free a moment ago.
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let published = free.local_addr().unwrap().port();
-    drop(free);
+    let published = free_port();
     let vm = TestVm::new().unwrap().args(&["--net", "user,host=on"]);
     let vm = vm.args(&["-p", &format!("{published}:80")]);
     let mut terminal = shell(&vm.command().unwrap());
@@ -207,6 +204,17 @@ fn the_user_mode_network_works_at_once_and_publishes_ports() {
     run(&mut terminal, "cat /etc/resolv.conf", "nameserver 10.0.2.3");
     run(&mut terminal, "ping -c 1 10.0.2.2", "1 packets received");
     fetch(&mut terminal, &format!("http://10.0.2.2:{port}/"));
+    // IPv6, whose address the guest makes itself and asks about for a second.
+    let six = "until ip addr show dev eth0 | grep fd00: | grep -qv tentative; do sleep 1; done";
+    run(&mut terminal, &format!("{six}; echo six=$?"), "six=0");
+    run(&mut terminal, "ping -c 1 fd00::3", "1 packets received");
+    if let Ok(host) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        let port = host.local_addr().unwrap().port();
+        serve(host);
+        fetch(&mut terminal, &format!("http://[fd00::2]:{port}/"));
+    } else {
+        skip::skipped("this host has no IPv6");
+    }
     run(
         &mut terminal,
         "echo from the guest > /tmp/index.html; httpd -p 80 -h /tmp; echo started=$?",
@@ -223,6 +231,52 @@ fn the_user_mode_network_works_at_once_and_publishes_ports() {
     leave(&mut terminal);
     // The port is free again: the network's process has ended with the machine.
     TcpListener::bind((Ipv4Addr::LOCALHOST, published)).unwrap();
+}
+
+/// A port of the host's loopback that was free a moment ago.
+fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    free.local_addr().unwrap().port()
+}
+
+#[test]
+fn real_programs_ask_a_name_server_and_load_a_published_port() {
+    let programs = ["dnsmasq", "curl", "wrk"];
+    if skip::without_kvm() || programs.iter().any(|name| skip::without_program(name)) {
+        return;
+    }
+    let (names, published) = (free_port(), free_port());
+    let mut server = Command::new("dnsmasq");
+    server.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv"]);
+    server.args(["--no-hosts", "--listen-address=127.0.0.1", "--pid-file="]);
+    server.args(["--bind-interfaces", "--address=/host.test/192.0.2.7"]);
+    server.args(["--address=/host.test/2001:db8::7"]);
+    server.arg(format!("--port={names}"));
+    let _server = Beside(server.stderr(Stdio::null()).spawn().unwrap());
+    let net = format!("user,dns=127.0.0.1:{names}");
+    let vm = TestVm::new().unwrap().args(&["--net", &net]);
+    let vm = vm.args(&["-p", &format!("{published}:80")]);
+    let mut terminal = shell(&vm.command().unwrap());
+    let ask = "nslookup host.test";
+    run(&mut terminal, ask, "192.0.2.7");
+    run(&mut terminal, ask, "2001:db8::7");
+    run(&mut terminal, "nslookup other.test", "REFUSED");
+    let fill = "head -c 100000 /dev/zero > /tmp/zeroes; httpd -p 80 -h /tmp; echo up=$?";
+    run(&mut terminal, fill, "up=0");
+    let url = format!("http://127.0.0.1:{published}/zeroes");
+    let got = output(Command::new("curl").args(["-sS", "--max-time", "60", &url]));
+    assert_eq!(got.stdout, [0; 100_000], "{}", got.stderr);
+    let mut load = Command::new("wrk");
+    load.args(["--threads", "1", "--connections", "8", "--duration", "5s"]);
+    let load = output(load.args(["--timeout", "20s", &url]));
+    let text = String::from_utf8(load.stdout).unwrap();
+    let bytes = |line: &str| line.trim().split_once(" requests in ").is_some();
+    assert!(text.lines().any(bytes), "{text}");
+    // It tells these only when there are some.
+    for word in ["Socket errors", "Non-2xx", " 0 requests in"] {
+        assert!(!text.contains(word), "{text}");
+    }
+    leave(&mut terminal);
 }
 
 #[test]

@@ -402,8 +402,9 @@ fn ipv4_headers() {
             ),
             ("the greatest length", IP + 2, &[0xff, 0xff], MALFORMED),
             ("only a header", IP + 2, &[0, 20], CHECKSUM),
-            ("more fragments", IP + 6, &[0x20, 0], FRAGMENT),
-            ("the last fragment", IP + 6, &[0, 1], FRAGMENT),
+            ("more fragments of odd length", IP + 6, &[0x20, 0], FRAGMENT),
+            ("the last fragment", IP + 6, &[0, 1], Silent),
+            ("the last fragment twice", IP + 6, &[0, 1], FRAGMENT),
             ("the furthest fragment", IP + 6, &[0x1f, 0xff], FRAGMENT),
             ("the reserved flag", IP + 6, &[0xc0, 0], Answer(ICMP, 0)),
             ("no hops left", IP + 8, &[0], Answer(ICMP, 0)),
@@ -485,7 +486,7 @@ fn ipv6_headers_and_extensions() {
             ("the greatest length", IP + 4, &[0xff, 0xff], MALFORMED),
             ("nothing inside", IP + 6, &[59], UNKNOWN),
             ("ICMP in IPv6", IP + 6, &[1], UNKNOWN),
-            ("a fragment", IP + 6, &[44], FRAGMENT),
+            ("a fragment, by what its sum is", IP + 6, &[44], Silent),
             ("routing", IP + 6, &[43], MALFORMED),
             ("from the gateway", IP + 8 + 15, &[2], SPOOFED),
             ("from loopback", IP + 8, loopback, SPOOFED),
@@ -536,6 +537,84 @@ fn ipv6_headers_and_extensions() {
         &with(&[44, 0, 0, 0, 0, 0, 0, 0], 60),
         FRAGMENT,
     );
+}
+
+/// The pieces of a message, cut at these places of what is in its packet.
+fn pieces(message: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+    let is_ipv4 = message[IP] >> 4 == 4;
+    let (head, data) = message.split_at(if is_ipv4 { IN4 } else { IN6 });
+    let ends = cuts.iter().copied().chain([data.len()]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let cut = |(start, end): (usize, usize)| {
+        let more = u16::from(end < data.len());
+        let mut piece = head.to_vec();
+        let place = u16::try_from(start).unwrap();
+        if is_ipv4 {
+            put(
+                &mut piece,
+                IP + 6,
+                &((place / 8) | (more << 13)).to_be_bytes(),
+            );
+        } else {
+            put(&mut piece, IP + 6, &[44]);
+            piece.extend([head[IP + 6], 0]);
+            piece.extend((place | more).to_be_bytes());
+            piece.extend([0, 0, 0, 7]);
+        }
+        piece.extend(&data[start..end]);
+        let length = piece.len() - if is_ipv4 { IP } else { IN6 };
+        let at = if is_ipv4 { IP + 2 } else { IP + 4 };
+        put(
+            &mut piece,
+            at,
+            &u16::try_from(length).unwrap().to_be_bytes(),
+        );
+        if is_ipv4 {
+            mend4(&mut piece);
+        }
+        piece
+    };
+    starts.zip(ends).map(cut).collect()
+}
+
+#[test]
+fn packets_in_pieces() {
+    let mut table = Table::new();
+    let long = [&[8, 0, 0, 0, 0, 7, 0, 1][..], &[5; 1200]].concat();
+    let long6 = [&[128, 0, 0, 0, 0, 7, 0, 1][..], &[5; 1100]].concat();
+    for (whole, answer) in [
+        (v4(ICMP, &long), Answer(ICMP, 0)),
+        (v6(ICMPV6, &long6), Answer(ICMPV6, 129)),
+    ] {
+        let cut = pieces(&whole, &[400, 800]);
+        for order in [
+            [0, 1, 2],
+            [2, 1, 0],
+            [1, 2, 0],
+            [0, 2, 1],
+            [2, 0, 1],
+            [1, 0, 2],
+        ] {
+            for (turn, place) in order.into_iter().enumerate() {
+                let fate = if turn == 2 { answer } else { Silent };
+                table.row(&format!("piece {place} of {order:?}"), &cut[place], fate);
+            }
+        }
+        table.row("a piece", &cut[1], Silent);
+        table.row("the same again", &cut[1], FRAGMENT);
+        table.row("the first of others", &pieces(&whole, &[400])[0], Silent);
+        table.row("one that overlaps", &pieces(&whole, &[392])[1], FRAGMENT);
+        table.row("the last", &cut[2], Silent);
+        table.row("one beyond it", &pieces(&whole, &[800, 1104])[1], FRAGMENT);
+    }
+    // The guest may begin as many as it likes.
+    for id in 0..100_u8 {
+        let mut piece = pieces(&v4(ICMP, &long), &[400])[0].clone();
+        put(&mut piece, IP + 5, &[id]);
+        mend4(&mut piece);
+        let fate = if id < 8 { Silent } else { FRAGMENT };
+        table.row(&format!("the {id}th that never ends"), &piece, fate);
+    }
 }
 
 #[test]
