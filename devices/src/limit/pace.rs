@@ -314,6 +314,38 @@ mod tests {
         assert_eq!(pace.grant(500, start + wait), Ok(500));
     }
 
+    #[test]
+    fn what_is_used_up_outlives_a_restore() {
+        let start = Instant::now();
+        let limits = Limits {
+            bytes: spec(1000, 500, 1000),
+            operations: spec(7, 0, 10),
+        };
+        let mut pace = Pace::new(limits, start);
+        pace.spend(3000);
+        let state = pace.save(start);
+        let bytes = state.bytes.clone().unwrap();
+        assert_eq!((bytes.level, bytes.burst_left), (-1500, 0));
+        let later = start + Duration::from_secs(60);
+        let mut after = Pace::restore(&state, later).unwrap();
+        assert_eq!(after.save(later), state);
+        assert_eq!(after.grant(64, later), pace.grant(64, start));
+        for (size, level, burst_left) in [(0, 0, 0), (1000, 1001, 0), (1000, 0, 501)] {
+            let bucket = BucketStateV1 {
+                size,
+                level,
+                burst_left,
+                ..bytes.clone()
+            };
+            let bytes = Some(bucket);
+            let state = LimitsStateV1 {
+                bytes,
+                operations: None,
+            };
+            assert!(Pace::restore(&state, start).is_err(), "{size} {level}");
+        }
+    }
+
     proptest! {
         /// Never more than a bucket, its burst and what came in the time.
         #[test]

@@ -89,11 +89,8 @@ impl VsockGuest {
     /// When it is not as a packet has to be.
     pub fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
         let (head, written) = self.driver.ring(RECEIVE).take_used()?;
-        // Not always the oldest: one that is of no use comes back before one that is kept.
-        let place = self.given.iter().position(|(given, _)| *given == head);
-        let (_, pieces) = place
-            .and_then(|place| self.given.remove(place))
-            .expect("a buffer that was given");
+        let (given, pieces) = self.given.pop_front().expect("a buffer that was given");
+        assert_eq!(given, head, "buffers come back in their order");
         let bytes: Vec<_> = pieces.iter().map(|p| self.driver.bytes(*p)).collect();
         let bytes = bytes.concat();
         let written = usize::try_from(written).expect("small");

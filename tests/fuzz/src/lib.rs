@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod image;
+pub mod state;
 
 use std::cell::Cell;
 

@@ -127,6 +127,33 @@ fn level_pins_show_a_sent_message_until_its_end() {
 }
 
 proptest! {
+    /// A restored one has told its sink of what the first one's sink knows.
+    #[test]
+    fn it_is_saved_and_restored(
+        writes in prop::collection::vec((any::<u8>(), any::<u32>()), 0..60),
+        sent in prop::collection::vec(0_u32..24, 0..8),
+        other in any::<(u8, u8)>(),
+    ) {
+        let (mut before, _) = ioapic();
+        for (register, value) in writes {
+            write(&mut before, register, value);
+        }
+        sent.iter().for_each(|pin| before.note_sent(*pin));
+        let state = before.save().unwrap();
+        let (mut after, told) = ioapic();
+        after.restore(&state).unwrap();
+        prop_assert_eq!(after.save().unwrap(), state.clone());
+        let in_effect = |pin| before.message(pin).map(|message| (pin, Some(message)));
+        let expected: Vec<_> = (0..PINS.into()).filter_map(in_effect).collect();
+        prop_assert_eq!(&*told.lock().unwrap(), &expected);
+        let mut changed = state.clone();
+        changed[usize::from(other.0) % state.len()] ^= other.1;
+        let _ = after.restore(&changed);
+        crate::testing::persistence::cuts_are_refused(&mut after, &state);
+    }
+}
+
+proptest! {
     /// Whatever the guest writes, what the sink was told last is what the entries say, and it
     /// is never told the same twice in a row.
     #[test]

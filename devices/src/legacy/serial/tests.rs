@@ -4,9 +4,12 @@ use std::fs::File;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::event::Loop;
 use crate::line::{Reports, report_line};
+use crate::state::Persist as _;
 use crate::tty::{Terminal, UserRequest};
 
 const DATA: u64 = 0;
@@ -358,5 +361,57 @@ fn a_pipe_is_left_alone_while_the_port_is_full() {
         });
         assert_eq!(asked.take(), None);
         end();
+    }
+}
+
+/// Faults.md 92: a driver that waits for the interrupt of an empty transmitter gets it.
+#[test]
+fn an_interrupt_on_its_way_outlives_a_restore() {
+    let (mut before, _line, _wire) = serial();
+    write(&mut before, INTERRUPT_ENABLE, 2);
+    write(&mut before, DATA, 0x41);
+    let state = before.save().unwrap();
+    let (mut after, line, _wire) = serial();
+    after.restore(&state).unwrap();
+    line.take();
+    after.tell_again();
+    assert!(line.take());
+    assert_eq!(read(&mut after, 2) & 0xf, 2);
+    let (mut idle, line, _wire) = serial();
+    idle.tell_again();
+    assert!(!line.take());
+}
+
+proptest! {
+    /// Whatever was done to a port, the restored one goes on as the first would.
+    #[test]
+    fn it_is_saved_and_restored(
+        before in prop::collection::vec((0_u64..8, any::<u8>(), any::<bool>()), 0..60),
+        input in prop::collection::vec(any::<u8>(), 0..80),
+        after in prop::collection::vec((0_u64..8, any::<u8>(), any::<bool>()), 0..60),
+    ) {
+        let (mut one, _line, wire) = serial();
+        let touch = |port: &mut Serial, (register, value, reads): (u64, u8, bool)| match reads {
+            true => read(port, register),
+            false => {
+                write(port, register, value.into());
+                0
+            }
+        };
+        for access in before {
+            touch(&mut one, access);
+        }
+        one.enqueue_input(&input);
+        let state = one.save().unwrap();
+        let (mut other, _line, other_wire) = serial();
+        other.restore(&state).unwrap();
+        prop_assert_eq!(other.save().unwrap(), state.clone());
+        wire.try_iter().for_each(drop);
+        for access in after {
+            prop_assert_eq!(touch(&mut one, access), touch(&mut other, access));
+        }
+        prop_assert_eq!(one.save().unwrap(), other.save().unwrap());
+        prop_assert!(wire.try_iter().eq(other_wire.try_iter()));
+        crate::testing::persistence::cuts_are_refused(&mut other, &state);
     }
 }

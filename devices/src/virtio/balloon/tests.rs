@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::inspect::Value;
 use crate::testing::driver::register;
-use crate::testing::{AFTER_HOLE, Buffer, END, GuestDriver, HOLE, conformance};
+use crate::testing::{AFTER_HOLE, Buffer, END, GuestDriver, HOLE, conformance, persistence};
 use crate::virtio::features;
 
 const INFLATE: u32 = 0;
@@ -260,6 +260,65 @@ fn statistics_are_asked_for() {
     let mut driver = GuestDriver::started_with(balloon(settings()), !F_STATS_VQ);
     command(&mut driver, often).unwrap();
     assert!(!driver.step());
+}
+
+/// The buffer with the statistics, the pages and what the host asked for outlive a restore.
+#[test]
+fn a_balloon_is_saved_and_restored() {
+    let make = || -> Box<dyn VirtioDevice> { balloon(settings()) };
+    let mut driver = driver();
+    let buffer = driver.holding(&entry(4, 4096));
+    assert_eq!(driver.request(STATISTICS, &[buffer]), None);
+    let pages = numbers(&mut driver, &[0x30_0000, 0x30_1000]);
+    driver.request(INFLATE, &[pages]).unwrap();
+    let target = BalloonCommand::Target { bytes: 1 << 20 };
+    command(&mut driver, target).unwrap();
+    driver.set(0x104, 2);
+    let hint = BalloonCommand::StartHinting {
+        acknowledge_on_stop: true,
+    };
+    command(&mut driver, hint).unwrap();
+    persistence::moved(&mut driver, &make);
+    assert_eq!((driver.config(0), driver.config(4)), (256, 2));
+    assert_eq!(driver.config(8), 2, "the hinting command");
+    assert_eq!(number(&mut driver, "statistics/free_memory"), 4096);
+    assert_eq!(number(&mut driver, "ballooned_pages"), 2);
+    assert_eq!(number(&mut driver, "target_bytes"), 1 << 20);
+    let again = numbers(&mut driver, &[0x30_1000]);
+    driver.request(INFLATE, &[again]).unwrap();
+    assert_eq!(number(&mut driver, "repeated_pages"), 1);
+    // The one buffer is asked for once, and a second restore changes nothing of that.
+    persistence::moved(&mut driver, &make);
+    let often = BalloonCommand::StatisticsEvery(Duration::from_millis(1));
+    command(&mut driver, often).unwrap();
+    while driver.ring(STATISTICS).used_index() == 0 {
+        driver.run();
+    }
+    assert_eq!(driver.ring(STATISTICS).take_used(), Some((0, 0)));
+    command(&mut driver, BalloonCommand::StatisticsEvery(Duration::ZERO)).unwrap();
+    driver.run();
+    assert_eq!(driver.ring(STATISTICS).take_used(), None);
+}
+
+/// A long request that was half done is done once more, and comes back once.
+#[test]
+fn a_request_under_way_is_done_after_a_restore() {
+    let large = || Settings {
+        memory_bytes: 1 << 30,
+        ..settings()
+    };
+    let make = || -> Box<dyn VirtioDevice> { balloon(large()) };
+    let mut driver = GuestDriver::started(make());
+    let pages: Vec<u64> = (0x300..0x400).map(|page| page << 12).collect();
+    let buffer = numbers(&mut driver, &pages);
+    let head = driver.ring(INFLATE).add(&[buffer; 100]);
+    driver.set(crate::virtio::transport::mmio::QUEUE_NOTIFY, INFLATE);
+    driver.step();
+    assert_eq!(driver.ring(INFLATE).used_index(), 0, "it is under way");
+    persistence::moved(&mut driver, &make);
+    assert_eq!(driver.ring(INFLATE).take_used(), Some((head, 0)));
+    assert_eq!(driver.ring(INFLATE).take_used(), None);
+    assert_eq!(number(&mut driver, "ballooned_pages"), 0x100);
 }
 
 /// 5.5.6.6: free pages go back; scattered ones and those over a seam too, their neighbours stay.

@@ -6,11 +6,13 @@ use std::sync::Mutex;
 
 use super::turn::REQUESTS_A_TURN;
 use super::*;
+use crate::bus::Width;
 use crate::disk::{RawDisk, TransferError};
 use crate::inspect::Value;
 use crate::testing::driver::register;
-use crate::testing::{AFTER_HOLE, Buffer, GuestDriver, HOLE, SEAM, conformance};
+use crate::testing::{AFTER_HOLE, Buffer, GuestDriver, HOLE, SEAM, conformance, persistence};
 use crate::virtio::features;
+use crate::virtio::transport::mmio::QUEUE_NOTIFY;
 
 mod engine;
 
@@ -488,7 +490,7 @@ fn a_turn_is_bounded() {
     for _ in 0..100 {
         driver.ring(0).add(&[header, status]);
     }
-    driver.set(crate::virtio::transport::mmio::QUEUE_NOTIFY, 0);
+    driver.set(QUEUE_NOTIFY, 0);
     driver.step();
     assert_eq!(usize::from(driver.ring(0).used_index()), REQUESTS_A_TURN);
     assert!(driver.interrupted());
@@ -596,4 +598,81 @@ fn a_limit_is_kept() {
     while driver.ring(0).used_index() < 3 {
         driver.run();
     }
+}
+
+/// Any requests, with a save and a restore between any two turns: each is answered once, and the
+/// data is what a disk holds that was never interrupted.
+#[test]
+fn a_load_goes_on_over_restores() {
+    let file = image();
+    let make = || raw(&file, false);
+    let mut driver = GuestDriver::started(make());
+    let mut expected = contents(&file);
+    for round in 0..60_u64 {
+        let mut asked = Vec::new();
+        for part in 0..8_u64 {
+            let sector = (round * 7 + part * 5) % SECTORS;
+            let write = (round + part) % 3 != 0;
+            let byte = u8::try_from((round + part * 16) & 0xff).unwrap();
+            let at = usize::try_from(sector * 512).unwrap();
+            let data = match write {
+                true => driver.holding(&[byte; 512]),
+                false => driver.room(512),
+            };
+            if write {
+                expected[at..at + 512].fill(byte);
+            }
+            let status = driver.holding(&[0x77]);
+            let status = Buffer::writable(status.at, 1);
+            let header = driver.holding(&header(u32::from(write), sector));
+            let head = driver.ring(0).add(&[header, data, status]);
+            let content = expected[at..at + 512].to_vec();
+            asked.push((head, status, data, content));
+            if part == round % 8 {
+                driver.set(QUEUE_NOTIFY, 0);
+                driver.step();
+                persistence::moved(&mut driver, &make);
+            }
+        }
+        driver.kick(0);
+        let mut back: Vec<_> = std::iter::from_fn(|| driver.ring(0).take_used()).collect();
+        back.sort_unstable();
+        let mut heads: Vec<_> = asked.iter().map(|(head, ..)| *head).collect();
+        heads.sort_unstable();
+        assert!(
+            back.iter().map(|(head, _)| *head).eq(heads),
+            "round {round}"
+        );
+        for (_, status, data, content) in asked {
+            assert_eq!(driver.bytes(status), [OK]);
+            assert!(!data.writable || driver.bytes(data) == content);
+        }
+    }
+    assert!(contents(&file) == expected);
+}
+
+/// The cache that the driver turned off stays off, and a disk that has grown is told of.
+#[test]
+fn a_restored_driver_knows_its_disk() {
+    let file = image();
+    let make = || raw(&file, false);
+    let mut driver = GuestDriver::started(make());
+    driver.write(0x100 + wire::WRITEBACK as u64, Width::Byte, 0);
+    driver.set(register::INTERRUPT_ACKNOWLEDGE, 3);
+    let state = persistence::moved(&mut driver, &make);
+    assert_eq!(driver.read(0x100 + wire::WRITEBACK as u64, Width::Byte), 0);
+    assert_eq!(driver.get(register::INTERRUPT_STATUS) & 2, 0);
+    file.as_file().set_len((SECTORS + 8) * 512).unwrap();
+    driver.restore(&make, &state).unwrap();
+    driver.resume();
+    assert_eq!(driver.get(register::INTERRUPT_STATUS) & 2, 2);
+    assert_eq!(u64::from(driver.config(0)), SECTORS + 8);
+    assert_eq!(driver.read(0x100 + wire::WRITEBACK as u64, Width::Byte), 0);
+    let read_only = || raw(&file, true);
+    let refused = driver.restore(&read_only, &state).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("the guest uses features 11, 13, 14,")
+    );
 }

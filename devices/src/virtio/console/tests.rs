@@ -1,5 +1,6 @@
 //! The console against its driver (virtio 1.2, 5.3).
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -158,6 +159,60 @@ fn huge_output_takes_turns() {
     let buffer = driver.holding(b"end");
     assert_eq!(driver.request(TX, &[buffer]), Some(0));
     assert!(screen.text().ends_with(b"\0end"));
+}
+
+/// What was read of a buffer under way is not read again, nor is any of it lost.
+#[test]
+fn output_goes_on_where_it_was_saved() {
+    let screens = RefCell::new(Vec::new());
+    let make = || -> Box<dyn VirtioDevice> {
+        let screen = Screen::default();
+        screens.borrow_mut().push(screen.clone());
+        Box::new(Console::new(Box::new(screen), None, (80, 25)))
+    };
+    let shown = || screens.borrow().last().unwrap().text();
+    let mut driver = GuestDriver::started(make());
+    let text: Vec<u8> = (0..0x4_0000_u32)
+        .map(|n| (n ^ n >> 8).to_le_bytes()[0])
+        .collect();
+    driver.ram.write_bytes(0x8_0000, &text).unwrap();
+    let whole = Buffer::readable(0x8_0000, 0x4_0000);
+    let head = driver.ring(TX).add(&[whole]);
+    driver.set(crate::virtio::transport::mmio::QUEUE_NOTIFY, TX);
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        driver.step();
+        // A device that goes writes what it has, on its own screen.
+        all.extend(shown());
+        let state = driver.save();
+        driver.restore(&make, &state).unwrap();
+        assert_eq!(driver.save(), state);
+        driver.restore(&make, &state).unwrap();
+        driver.handle.resume().unwrap();
+    }
+    driver.run();
+    all.extend(shown());
+    assert_eq!(driver.ring(TX).take_used(), Some((head, 0)));
+    assert!(all == text, "{} bytes", all.len());
+}
+
+/// A console in a window of another size tells its driver of that.
+#[test]
+fn another_window_is_told_of_after_a_restore() {
+    let make = |size| -> Box<dyn VirtioDevice> {
+        Box::new(Console::new(Box::new(Screen::default()), None, size))
+    };
+    let mut driver = GuestDriver::started(make((80, 25)));
+    driver.set(register::INTERRUPT_ACKNOWLEDGE, 3);
+    let generation = driver.get(register::CONFIG_GENERATION);
+    let state = driver.save();
+    driver.restore(&|| make((100, 40)), &state).unwrap();
+    assert_ne!(driver.get(register::CONFIG_GENERATION), generation);
+    assert!(!driver.interrupted(), "before it goes on");
+    driver.resume();
+    assert_eq!(driver.config(0), 40 << 16 | 100);
+    assert_eq!(driver.get(register::INTERRUPT_STATUS) & 2, 2);
+    assert!(driver.interrupted());
 }
 
 /// A closed terminal does not stop the guest.

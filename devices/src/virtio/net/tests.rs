@@ -13,6 +13,7 @@ use crate::testing::{FarEnd, NetGuest, TestLink, conformance};
 mod commands;
 mod interleavings;
 mod receiving;
+mod saved;
 mod sending;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

@@ -513,6 +513,76 @@ fn a_queue_that_was_taken_back_is_left_alone() {
     assert!(!rig.line.take());
 }
 
+/// What a device cannot use goes back behind what it holds, and at once when it holds nothing.
+#[test]
+fn what_is_refused_keeps_its_place() {
+    let mut rig = rig();
+    for _ in 0..6 {
+        rig.ring.add(&[Buffer::writable(DATA, 8)]);
+    }
+    let alone = rig.pop();
+    rig.queue.refuse(alone);
+    rig.queue.notify();
+    assert_eq!(rig.ring.take_used(), Some((0, 0)));
+    let (first, second) = (rig.pop(), rig.pop());
+    for _ in 0..2 {
+        let bad = rig.pop();
+        rig.queue.refuse(bad);
+    }
+    let last = rig.pop();
+    rig.queue.notify();
+    assert_eq!(rig.ring.take_used(), None);
+    rig.queue.complete(first, 1);
+    rig.queue.notify();
+    assert_eq!(rig.queue.standing().save().position, 2);
+    rig.queue.complete_together([(second, 2), (last, 5)]);
+    rig.queue.notify();
+    let back: Vec<_> = std::iter::from_fn(|| rig.ring.take_used()).collect();
+    assert_eq!(back, [(1, 1), (2, 2), (3, 0), (4, 0), (5, 5)]);
+    assert_eq!(rig.queue.standing().save().position, 6);
+}
+
+/// What was taken and not answered is taken again by the next, and the indices go on.
+#[test]
+fn a_restored_queue_takes_again_what_was_not_answered() {
+    for (features, start) in [(ALL, 0), (ALL, u16::MAX - 1), (features::VERSION_1, 7)] {
+        let mut rig = rig_with(features, SIZE);
+        let state = QueueStateV1 {
+            position: start,
+            broken: false,
+        };
+        rig.queue = rig.queue.restored(&state);
+        let entry = |at: u16| rig.ring.setup.available + 4 + u64::from(at % SIZE) * 2;
+        for (at, head) in [(start, 5_u16), (start.wrapping_add(1), 3)] {
+            rig.ring.descriptor(head, (DATA, 8), WRITE, 0);
+            rig.queue.ram.write(entry(at), &head.to_le()).unwrap();
+        }
+        rig.ring.set_available_index(start.wrapping_add(2));
+        let (one, two) = (rig.pop(), rig.pop());
+        assert_eq!((one.head, two.head), (5, 3));
+        rig.queue.complete(one, 1);
+        rig.queue.notify();
+        let state = rig.queue.standing().save();
+        assert_eq!(state.position, start.wrapping_add(1));
+        let next = Virtqueue::new(
+            0,
+            &rig.ring.setup,
+            SIZE,
+            features,
+            rig.queue.ram.clone(),
+            rig.interrupt.clone(),
+            Arc::clone(&rig.live),
+        );
+        rig.queue = next.unwrap().restored(&state);
+        let again = rig.pop();
+        assert_eq!(again.head, 3);
+        rig.queue.complete(again, 2);
+        rig.queue.notify();
+        assert!(rig.queue.pop().unwrap().is_none());
+        assert_eq!(rig.ring.used_index(), start.wrapping_add(2));
+    }
+}
+
 /// Headers and status bytes may be scattered over descriptors (2.6.4.1).
 #[test]
 fn headers_and_status_ignore_descriptor_bounds() {

@@ -195,6 +195,36 @@ fn bytes_go_both_ways() {
     assert_eq!(std::fs::read(&two.file).unwrap(), b"a line\n");
 }
 
+/// The program of the host is gone after a restore, and another can come; names have to match.
+#[test]
+fn the_guest_hears_of_a_program_that_is_gone_with_a_restore() {
+    let mut two = Two::introduced();
+    while two.hear().is_some() {}
+    let _host = UnixStream::connect(&two.socket).unwrap();
+    assert_eq!(two.heard(), (1, event::PORT_OPEN, 1));
+    two.say(1, event::PORT_OPEN, 1);
+    assert_eq!(two.hear(), None);
+    let folder = tempfile::tempdir().unwrap();
+    let make = || -> Box<dyn VirtioDevice> {
+        // A listener may still be there, as with the clone of a machine that runs on.
+        let folder = tempfile::tempdir_in(folder.path()).unwrap();
+        device(&folder)
+    };
+    let state = two.driver.save();
+    two.driver.restore(&make, &state).unwrap();
+    assert_eq!(two.driver.save(), state);
+    two.driver.resume();
+    assert_eq!(two.heard(), (1, event::PORT_OPEN, 0));
+    assert_eq!(two.number("port1/guest_open"), Value::Flag(true));
+    let mut other = state;
+    let place = other
+        .windows(15)
+        .position(|part| part == b"org.example.one");
+    other[place.unwrap()] = b'X';
+    let refused = two.driver.restore(&make, &other).unwrap_err().to_string();
+    assert!(refused.contains("Xrg.example.one"), "{refused}");
+}
+
 /// A megabyte each way, with small buffers and a slow program on the other side.
 #[test]
 fn nothing_is_lost_or_doubled() {

@@ -9,11 +9,12 @@ use crate::inspect::Report;
 use crate::line::Msi;
 use crate::pci::header::field;
 use crate::ram::GuestRam;
+use crate::state::{BadState, Decode as _, Persist as _};
 use crate::testing::{Buffer, Ring, small_ram};
 use crate::virtio::queue::QueueSetup;
 use crate::virtio::{
-    ConfigWrite, Connected, DeviceSlot, Identity, Progress, StartContext, StartError, VirtioDevice,
-    Virtqueue, connect_pci, features,
+    ConfigWrite, Connected, DeviceSlot, Identity, Progress, SlotHandle, StartContext, StartError,
+    VirtioDevice, Virtqueue, connect_pci, features,
 };
 
 const AT: u32 = 0xd100_0000;
@@ -65,6 +66,15 @@ impl VirtioDevice for Echo {
         self.written.lock().unwrap().push(written);
     }
 
+    fn save(&self) -> Vec<u8> {
+        vec![u8::try_from(self.config.read(0, 1)).unwrap()]
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        self.config.update(0, &<[u8; 1]>::from_bytes(state)?);
+        Ok(())
+    }
+
     fn stop(&mut self) {
         self.queues.clear();
     }
@@ -79,6 +89,7 @@ type Bound = Arc<Mutex<Vec<Option<u64>>>>;
 struct Fixture {
     function: PciTransport,
     slot: DeviceSlot,
+    handle: SlotHandle,
     ram: GuestRam,
     lines: Vec<IrqLine>,
     place: Place,
@@ -88,6 +99,10 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_on(small_ram())
+}
+
+fn fixture_on(ram: GuestRam) -> Fixture {
     let written = Arc::default();
     let device = Echo {
         config: Arc::new(ConfigSpace::with_writable(
@@ -116,14 +131,17 @@ fn fixture() -> Fixture {
         }),
         bells: Box::new(move |_, at| told.lock().unwrap().push(at)),
     };
-    let ram = small_ram();
     let connected = connect_pci("echo".into(), Box::new(device), ram.clone(), attachment);
     let Connected {
-        transport, slot, ..
+        transport,
+        slot,
+        handle,
+        ..
     } = connected.unwrap();
     Fixture {
         function: transport,
         slot,
+        handle,
         ram,
         lines,
         place,
@@ -648,5 +666,93 @@ impl Fixture {
     fn read_both(&mut self, offset: u16, width: Width) {
         let value = self.config(offset, width);
         assert!(width.bytes() >= 4 || u64::from(value) >> (8 * width.bytes()) == 0);
+    }
+}
+
+impl Fixture {
+    /// Pauses the device: the state of the function.
+    fn save(&mut self) -> Vec<u8> {
+        let rest = self.handle.begin_pause().unwrap();
+        self.run();
+        rest.within(std::time::Duration::ZERO).unwrap().unwrap();
+        self.stepping(|function| function.save()).unwrap()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
+        self.stepping(|function| function.restore(state))
+    }
+
+    fn resume(&mut self) {
+        self.function.tell_again();
+        self.handle.resume().unwrap();
+        self.run();
+    }
+
+    /// Calls what waits for the device.
+    fn stepping<T: Send>(&mut self, call: impl FnOnce(&mut PciTransport) -> T + Send) -> T {
+        thread::scope(|scope| {
+            let function = &mut self.function;
+            let call = scope.spawn(move || call(function));
+            while !call.is_finished() {
+                self.slot.step();
+                thread::yield_now();
+            }
+            call.join().unwrap()
+        })
+    }
+}
+
+/// A function that was moved, masked in part and asked for something goes on as it was.
+#[test]
+fn a_function_is_saved_and_restored() {
+    let mut one = fixture();
+    let fresh = one.save();
+    let mut ring = one.start();
+    let data_register = one.capability(5) + 8;
+    one.set_config(data_register, Width::Dword, 0x18);
+    one.set_config(field::BAR0, Width::Dword, AT + 0x8000);
+    one.resume();
+    one.unmask();
+    // One waits behind a mask, one for the device.
+    one.set(MSIX_TABLE + 16 + 12, Width::Dword, 1);
+    ring.add(&[Buffer::writable(0x8_0000, 8)]);
+    one.set(NOTIFY, Width::Word, 0);
+    one.run();
+    assert_eq!(one.get(MSIX_PENDING, Width::Dword), 2);
+    one.took();
+    let state = one.save();
+    assert_ne!(state, fresh);
+    let mut other = fixture_on(one.ram.clone());
+    other.restore(&state).unwrap();
+    assert_eq!(other.save(), state);
+    let window = u64::from(AT) + 0x8000;
+    assert_eq!(other.place.get(), Some(window));
+    assert_eq!(*other.bound.lock().unwrap(), [Some(window)]);
+    let routed = other.routed.lock().unwrap().clone();
+    let vectors: Vec<_> = routed.iter().map(|(vector, _)| *vector).collect();
+    assert_eq!(vectors, [0, 2], "those that are not masked");
+    assert_eq!(other.status(), RUNNING);
+    assert_eq!(other.get(MSIX_PENDING, Width::Dword), 2);
+    assert_eq!(other.took(), [false; 3]);
+    ring.add(&[Buffer::writable(0x8_0000, 8)]);
+    other.resume();
+    assert_eq!(other.took(), [true, false, true]);
+    other.set(MSIX_TABLE + 16 + 12, Width::Dword, 0);
+    assert_eq!(other.took(), [false, true, false]);
+    let back: Vec<_> = std::iter::from_fn(|| ring.take_used()).collect();
+    assert_eq!(back, [(0, 0), (1, 0)]);
+    // Bytes that were cut or changed are no state, or one of a function that works.
+    for len in 0..state.len() {
+        assert!(fixture().restore(&state[..len]).is_err(), "cut after {len}");
+    }
+    for at in 0..state.len() {
+        let mut changed = state.clone();
+        changed[at] ^= 1 << (at % 8);
+        let mut third = fixture();
+        if third.restore(&changed).is_ok() {
+            third.resume();
+            third.set_status(0);
+            third.start();
+        }
     }
 }

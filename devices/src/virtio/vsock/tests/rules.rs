@@ -347,3 +347,45 @@ fn a_broken_queue_stops_all_until_reset() {
     machine.guest.driver.reset();
     assert!(ended(&mut stream));
 }
+
+/// 5.10.6.7: connections do not outlive a restore, and the guest is told before anything else.
+#[test]
+fn a_restored_guest_hears_that_its_connections_are_gone() {
+    let mut machine = Machine::new();
+    machine.guest.give(3, &LINUX);
+    machine.guest.give(1, &[7]);
+    machine.guest.give(30, &LINUX);
+    let (link, mut stream) = machine.connect(1000, 52);
+    link.data(&mut machine, b"before");
+    assert_eq!(available(&mut stream), b"before");
+    let event = machine.guest.driver.room(4);
+    machine.guest.driver.ring(2).add(&[event]);
+    machine.guest.driver.kick(2);
+    assert_eq!(machine.guest.driver.ring(2).take_used(), None);
+    let folder = tempfile::tempdir().unwrap();
+    let number = std::cell::Cell::new(0);
+    let path = || folder.path().join(format!("v{}", number.get()));
+    let make = || -> Box<dyn VirtioDevice> {
+        number.set(number.get() + 1);
+        Box::new(Vsock::new(CID, SocketFile::listen(&path()).unwrap()).unwrap())
+    };
+    let state = machine.guest.driver.save();
+    machine.guest.driver.restore(&make, &state).unwrap();
+    assert_eq!(machine.guest.driver.save(), state);
+    assert!(ended(&mut stream));
+    machine.guest.driver.resume();
+    let told = machine.guest.driver.ring(2).take_used();
+    assert_eq!(told, Some((0, 4)));
+    assert_eq!(
+        machine.guest.driver.bytes(event),
+        [0; 4],
+        "a transport reset"
+    );
+    // What the guest sends on the old connection is answered as on none; a new one works.
+    link.data(&mut machine, b"after");
+    machine.expect(op::RST);
+    let mut host = UnixStream::connect(path()).unwrap();
+    host.write_all(b"CONNECT 7\n").unwrap();
+    machine.run();
+    assert_eq!(machine.expect(op::REQUEST).dst_port.get(), 7);
+}
