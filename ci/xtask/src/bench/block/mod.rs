@@ -135,7 +135,7 @@ pub(super) fn run(rounds: u32, idle: u64, only: Option<&str>) -> Result<bool> {
     let disks = drive::disks(&machines, &file)?;
     let rows = measure(&machines, &file, &disks, rounds, only)?;
     println!("thousands of requests a second, median of {rounds} rounds (least-most)");
-    print!("{:<34}{:>24}", "", native::NAME);
+    print!("{:<34}{:>24}{:>24}", "", native::NAME, native::BESIDE);
     disks.iter().for_each(|disk| print!("{:>24}", disk.name));
     println!();
     rows.iter().for_each(Row::print);
@@ -179,7 +179,8 @@ fn measure(
         .iter()
         .map(|case| Row {
             case: case.name,
-            ways: std::iter::once(native::NAME)
+            ways: [native::NAME, native::BESIDE]
+                .into_iter()
                 .chain(disks.iter().map(|disk| disk.name))
                 .map(|name| (name, Vec::new()))
                 .collect(),
@@ -190,12 +191,12 @@ fn measure(
     for round in 0..=rounds {
         for (case, row) in CASES.iter().zip(&mut rows).filter(|(case, _)| wanted(case)) {
             let load = case.load();
-            let plain = native::run(file, &load)?;
+            let plain = native::both(file, &load)?;
             let guests = disks.iter().map(|disk| machines.block(disk, &load));
             for ((_, samples), rate) in row
                 .ways
                 .iter_mut()
-                .zip(std::iter::once(Ok(plain)).chain(guests))
+                .zip(plain.map(Ok).into_iter().chain(guests))
             {
                 let rate = rate?;
                 if round > 0 {
@@ -253,6 +254,10 @@ fn figures(rows: &[Row], limits: &BlockLimits) -> Vec<Figure> {
         };
         if let Some(limit) = ratio {
             figures.push(Figure::least(row.case, "loop", best / plain, limit));
+            if let Some(beside) = row.median(native::BESIDE) {
+                let ratio = best / beside;
+                figures.push(Figure::told("  loop beside a busy CPU", "loop", ratio));
+            }
         }
         if let (Some(overlay), Some(raw)) = (row.median(drive::OVERLAY), row.median(drive::RAW)) {
             let ratio = overlay / raw;

@@ -1,21 +1,44 @@
-//! The plain loop: one thread, one read or write after another, no ring and no guest.
+//! The plain loop: one thread, one read or write after another, no ring and no guest. It runs alone,
+//! and once more while another thread keeps a CPU busy as a guest's vCPU does: on hosts whose CPUs
+//! share a core that alone costs a tenth, which is not the monitor's.
 
 use anyhow::{Context, Result};
 use harness::bare::ops::BlockLoad;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What tables call it.
 pub(super) const NAME: &str = "plain loop";
+
+/// The same beside a busy CPU.
+pub(super) const BESIDE: &str = "loop, a CPU busy";
+
+/// Both: requests a second alone, and beside a busy CPU.
+pub(super) fn both(file: &Path, load: &BlockLoad) -> Result<[f64; 2]> {
+    let alone = run(file, load)?;
+    let over = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let beside = run(file, load);
+        over.store(true, Ordering::Relaxed);
+        beside
+    })?;
+    Ok([alone, beside])
+}
 
 /// Requests a second. The buffers are as many as the guest has, used in turn.
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts of a fraction of a second"
 )]
-pub(super) fn run(file: &Path, load: &BlockLoad) -> Result<f64> {
+fn run(file: &Path, load: &BlockLoad) -> Result<f64> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
