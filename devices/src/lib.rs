@@ -15,6 +15,7 @@ pub mod limit;
 pub mod line;
 pub mod log;
 pub mod net;
+pub mod new_file;
 pub mod pci;
 pub mod ram;
 pub mod state;

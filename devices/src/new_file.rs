@@ -2,36 +2,54 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::disk::overlay::error::OverlayError;
-use crate::disk::overlay::files::{hex, io_error};
-use crate::disk::overlay::header::DeltaId;
+/// Something that no other file has.
+pub type Id = [u8; 16];
 
 /// A file that is being written beside its final name. Dropped unfinished, it is removed.
 #[derive(Debug)]
-pub(super) struct NewFile {
-    pub(super) file: File,
+pub struct NewFile {
+    file: File,
     temporary: PathBuf,
     target: PathBuf,
     named: bool,
 }
 
+/// What could not be done with a new file. Nothing has its name then that did not have it before.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {doing} it")]
+pub struct NewFileError {
+    /// What was attempted, an infinitive.
+    pub doing: &'static str,
+    /// The host's reason.
+    #[source]
+    pub cause: io::Error,
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> NewFileError {
+    move |cause| NewFileError { doing, cause }
+}
+
 impl NewFile {
-    pub(super) fn begin(target: &Path) -> Result<Self, OverlayError> {
+    /// Begins the file that is to be at `target`.
+    ///
+    /// # Errors
+    /// When there can be no file in that folder.
+    pub fn begin(target: &Path) -> Result<Self, NewFileError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let id = hex(&random(target)?);
-        let temporary = target.with_file_name(format!(".{name}.{}", id.get(..8).unwrap_or(&id)));
+        let id = random_id().map_err(failed("get random numbers for"))?;
+        let [a, b, c, d, ..] = id;
+        let id = u32::from_be_bytes([a, b, c, d]);
+        let temporary = target.with_file_name(format!(".{name}.{id:08x}"));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        let file = options
-            .open(&temporary)
-            .map_err(|error| io_error(target, "create", error))?;
+        let file = options.open(&temporary).map_err(failed("create"))?;
         Ok(Self {
             file,
             temporary,
@@ -40,33 +58,45 @@ impl NewFile {
         })
     }
 
+    /// What is written.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Gives the file its name, which nothing may have yet.
-    pub(super) fn finish(self) -> Result<(), OverlayError> {
+    ///
+    /// # Errors
+    /// When something has ([`io::ErrorKind::AlreadyExists`]), or the host does not keep the file.
+    pub fn finish(self) -> Result<(), NewFileError> {
         self.name(RenameFlags::NOREPLACE)
     }
 
-    /// Gives the file its name and the permissions of what had it before.
-    pub(super) fn replace(self, old: &File) -> Result<(), OverlayError> {
+    /// Gives the file its name, whatever has had it. Who has that open goes on with it.
+    ///
+    /// # Errors
+    /// When the host does not keep the file.
+    pub fn replace(self) -> Result<(), NewFileError> {
+        self.name(RenameFlags::empty())
+    }
+
+    /// As [`replace`](Self::replace), with the permissions of `old`.
+    ///
+    /// # Errors
+    /// When the host does not keep the file.
+    pub fn replace_like(self, old: &File) -> Result<(), NewFileError> {
         let mode = old.metadata().map(|metadata| metadata.permissions().mode());
         mode.and_then(|mode| {
             self.file
                 .set_permissions(Permissions::from_mode(mode & 0o7777))
         })
-        .map_err(|error| io_error(&self.target, "give permissions to", error))?;
-        self.name(RenameFlags::empty())
+        .map_err(failed("give permissions to"))?;
+        self.replace()
     }
 
-    fn name(mut self, flags: RenameFlags) -> Result<(), OverlayError> {
-        let failed = |doing| {
-            let target = self.target.clone();
-            move |error: io::Error| io_error(&target, doing, error)
-        };
+    fn name(mut self, flags: RenameFlags) -> Result<(), NewFileError> {
         self.file.sync_all().map_err(failed("write"))?;
         match renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
-            Err(Errno::EXIST) => {
-                let path = self.target.clone();
-                return Err(OverlayError::Exists { path });
-            }
             // File systems that cannot promise to replace nothing can link.
             Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => {
                 self.link()?;
@@ -77,18 +107,9 @@ impl NewFile {
         sync_folder(&self.target).map_err(failed("write the folder of"))
     }
 
-    fn link(&self) -> Result<(), OverlayError> {
-        match std::fs::hard_link(&self.temporary, &self.target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let path = self.target.clone();
-                Err(OverlayError::Exists { path })
-            }
-            Err(error) => Err(io_error(&self.target, "name", error)),
-            Ok(()) => {
-                let removed = std::fs::remove_file(&self.temporary);
-                removed.map_err(|error| io_error(&self.temporary, "remove", error))
-            }
-        }
+    fn link(&self) -> Result<(), NewFileError> {
+        std::fs::hard_link(&self.temporary, &self.target).map_err(failed("name"))?;
+        std::fs::remove_file(&self.temporary).map_err(failed("remove the temporary name of"))
     }
 }
 
@@ -109,10 +130,12 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Something that no other delta has.
-pub(super) fn random(path: &Path) -> Result<DeltaId, OverlayError> {
-    let mut id = DeltaId::default();
-    getrandom(&mut id, GetRandomFlags::empty())
-        .map_err(|error| io_error(path, "get random numbers for", error.into()))?;
+/// An identity that nothing else has.
+///
+/// # Errors
+/// When the host has no random numbers.
+pub fn random_id() -> io::Result<Id> {
+    let mut id = Id::default();
+    getrandom(&mut id, GetRandomFlags::empty())?;
     Ok(id)
 }

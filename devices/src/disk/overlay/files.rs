@@ -15,6 +15,7 @@ use super::layout::Layout;
 use crate::disk::SECTOR_BYTES;
 use crate::disk::qcow2::Qcow2Disk;
 use crate::disk::raw::lock;
+use crate::new_file::{NewFileError, random_id};
 
 /// How many deltas may lie over each other.
 pub const MOST_DELTAS: usize = 8;
@@ -59,6 +60,21 @@ pub(super) fn io_error(path: &Path, doing: &'static str, error: io::Error) -> Ov
         doing,
         error,
     }
+}
+
+/// For what cannot be done with a new file at `path`.
+pub(super) fn not_made(path: &Path) -> impl Fn(NewFileError) -> OverlayError {
+    move |error| match error.cause.kind() {
+        ErrorKind::AlreadyExists => OverlayError::Exists {
+            path: path.to_owned(),
+        },
+        _ => io_error(path, error.doing, error.cause),
+    }
+}
+
+/// The identity of a new delta at `path`.
+pub(super) fn new_id(path: &Path) -> Result<DeltaId, OverlayError> {
+    random_id().map_err(|error| io_error(path, "get random numbers for", error))
 }
 
 pub(super) fn lock_file(file: &File, path: &Path, shared: bool) -> Result<(), OverlayError> {

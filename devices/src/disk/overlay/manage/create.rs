@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::new_file::{NewFile, random};
 use crate::disk::SECTOR_BYTES;
 use crate::disk::overlay::error::OverlayError;
-use crate::disk::overlay::files::{OpenBase, io_error, locked_header, open, open_base};
+use crate::disk::overlay::files::{
+    OpenBase, io_error, locked_header, new_id, not_made, open, open_base,
+};
 use crate::disk::overlay::header::{BaseFormat, BaseRef, COPIES, Header};
 use crate::disk::overlay::layout::Layout;
+use crate::new_file::NewFile;
 
 /// What a new delta is to be.
 #[derive(Clone, Debug)]
@@ -47,13 +49,14 @@ pub fn create(path: &Path, new: &NewDelta) -> Result<Header, OverlayError> {
     let cluster_bytes = new.cluster_bytes.unwrap_or(Layout::cluster_for(capacity));
     let header = Header {
         generation: 1,
-        id: random(path)?,
+        id: new_id(path)?,
         committing: false,
         capacity,
         cluster_bytes,
         base,
     };
-    write(path, &header)?.finish()?;
+    let new = write(path, &header)?;
+    new.finish().map_err(not_made(path))?;
     Ok(header)
 }
 
@@ -83,9 +86,9 @@ pub(super) fn write(path: &Path, header: &Header) -> Result<NewFile, OverlayErro
     };
     let bytes = header.encode().map_err(impossible)?;
     let layout = Layout::new(capacity, header.cluster_bytes).map_err(impossible)?;
-    let new = NewFile::begin(path)?;
-    let written = new.file.set_len(layout.file_bytes).and_then(|()| {
-        std::os::unix::fs::FileExt::write_all_at(&new.file, &bytes.repeat(COPIES), 0)
+    let new = NewFile::begin(path).map_err(not_made(path))?;
+    let written = new.file().set_len(layout.file_bytes).and_then(|()| {
+        std::os::unix::fs::FileExt::write_all_at(new.file(), &bytes.repeat(COPIES), 0)
     });
     written.map_err(|error| io_error(path, "write", error))?;
     Ok(new)
@@ -104,10 +107,10 @@ pub fn create_raw(path: &Path, bytes: u64) -> Result<(), OverlayError> {
         let path = path.to_owned();
         return Err(OverlayError::Exists { path });
     }
-    let new = NewFile::begin(path)?;
-    let sized = new.file.set_len(bytes);
+    let new = NewFile::begin(path).map_err(not_made(path))?;
+    let sized = new.file().set_len(bytes);
     sized.map_err(|error| io_error(path, "give that size to", error))?;
-    new.finish()
+    new.finish().map_err(not_made(path))
 }
 
 /// Drops all that a delta holds: it reads as its base does now, at once and whatever its size.
@@ -135,7 +138,7 @@ pub(super) fn emptied(
 ) -> Result<(), OverlayError> {
     let header = Header {
         generation: 1,
-        id: random(path)?,
+        id: new_id(path)?,
         committing: false,
         base: base_ref(&header.base.path, header.base.format, open)?,
         ..header.clone()
@@ -148,7 +151,8 @@ pub(super) fn emptied(
             hint: "make a new delta over it",
         });
     }
-    write(path, &header)?.replace(file)
+    let new = write(path, &header)?;
+    new.replace_like(file).map_err(not_made(path))
 }
 
 /// A file is replaced where it is, not where a link to it is.

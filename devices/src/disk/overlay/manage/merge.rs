@@ -7,15 +7,16 @@ use std::path::Path;
 
 use super::PIECE_BYTES;
 use super::create::{emptied, real};
-use super::new_file::NewFile;
 use crate::disk::overlay::base::Base;
 use crate::disk::overlay::delta::Delta;
 use crate::disk::overlay::error::OverlayError;
 use crate::disk::overlay::files::{
-    Terms, compare, identity, io_error, load, lock_file, locked_header, open, open_base, open_delta,
+    Terms, compare, identity, io_error, load, lock_file, locked_header, not_made, open, open_base,
+    open_delta,
 };
 use crate::disk::overlay::header::{BaseFormat, Header};
 use crate::disk::overlay::store::Store;
+use crate::new_file::NewFile;
 
 /// What a commit did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -214,9 +215,9 @@ pub fn export(path: &Path, into: &Path) -> Result<Committed, OverlayError> {
         any_base: false,
     };
     let mut delta = open_delta(path, terms)?;
-    let new = NewFile::begin(into)?;
+    let new = NewFile::begin(into).map_err(not_made(into))?;
     let capacity = delta.header().capacity;
-    new.file
+    new.file()
         .set_len(capacity)
         .map_err(|error| io_error(into, "give a size to", error))?;
     let mut piece = vec![0; usize::try_from(PIECE_BYTES).unwrap_or_default()];
@@ -229,12 +230,12 @@ pub fn export(path: &Path, into: &Path) -> Result<Committed, OverlayError> {
             .copy(at, part)
             .map_err(|error| io_error(path, "read", error))?;
         if part.iter().any(|byte| *byte != 0) {
-            new.file
+            new.file()
                 .write_all_at(part, at)
                 .map_err(|error| io_error(into, "write", error))?;
         }
         at = at.saturating_add(len);
     }
-    new.finish()?;
+    new.finish().map_err(not_made(into))?;
     Ok(Committed { bytes: capacity })
 }

@@ -4,7 +4,6 @@
 mod create;
 mod inspect;
 mod merge;
-mod new_file;
 mod rebase;
 
 pub use create::{NewDelta, create, create_raw, reset};
