@@ -16,6 +16,7 @@ mod machine_config;
 mod metrics;
 mod network;
 mod serial;
+mod snapshot;
 mod vsock;
 
 pub use action::{Action, ActionType, VmPatch, VmState};
@@ -35,6 +36,10 @@ pub use machine_config::{CpuTemplate, HugePages, MachineConfig, MachineConfigPat
 pub use metrics::{COUNTERS, Counter, Counts, Metrics, counts_line, groups};
 pub use network::{NetworkInterface, NetworkInterfacePatch};
 pub use serial::Serial;
+pub use snapshot::{
+    MemoryBackend, MemoryBackendType, NetworkOverride, SnapshotCreate, SnapshotLoad, SnapshotType,
+    VsockOverride,
+};
 pub use vsock::Vsock;
 
 /// The release of Firecracker whose API is spoken.

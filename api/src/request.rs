@@ -15,6 +15,7 @@ pub(crate) mod machine;
 pub(crate) mod mmds;
 pub(crate) mod net;
 pub mod note;
+pub(crate) mod snapshot;
 pub(crate) mod tell;
 
 pub use balloon::{BalloonChange, Hinting};
@@ -23,6 +24,7 @@ pub use drive::DriveChange;
 pub use limits::{Change, LimitsChange};
 pub use mmds::MetadataChange;
 pub use net::NetChange;
+pub use snapshot::{Restoration, SnapshotFiles};
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -71,6 +73,10 @@ pub enum Call {
     },
     /// End it at once.
     Kill,
+    /// Save the machine, which stands still.
+    Save(SnapshotFiles),
+    /// Make a machine of what was saved.
+    Load(Restoration),
     /// Tell what happens from now on.
     Events,
     /// The counters of every device, as Prometheus reads them.
@@ -224,6 +230,10 @@ impl Asked<'_> {
     fn must_be_in(&self, states: &[MachineState]) -> Result<(), ApiError> {
         if states.contains(&self.state) {
             return Ok(());
+        }
+        if states == routes::PAUSED && self.state == MachineState::Running {
+            let message = "the machine runs: what moves cannot be saved";
+            return Err(ApiError::new(Code::WrongState, message, "pause it first"));
         }
         let message = match (self.dialect, self.state) {
             (Dialect::Firecracker, MachineState::NotStarted) => {

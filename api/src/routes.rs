@@ -5,7 +5,8 @@ use crate::error::{ApiError, Code, Dialect};
 use crate::http::Method;
 use crate::machine::MachineState;
 use crate::request::{
-    Reader, actions, balloon, boot_source, cpu, device, drive, entropy, machine, mmds, net, tell,
+    Reader, actions, balloon, boot_source, cpu, device, drive, entropy, machine, mmds, net,
+    snapshot, tell,
 };
 
 /// What our own paths begin with.
@@ -38,6 +39,9 @@ pub(crate) const FRESH: &[MachineState] = &[MachineState::NotStarted];
 
 /// From then on.
 pub(crate) const STARTED: &[MachineState] = &[MachineState::Running, MachineState::Paused];
+
+/// While it stands still.
+pub(crate) const PAUSED: &[MachineState] = &[MachineState::Paused];
 
 /// Makes the rows of one method.
 macro_rules! rows_of {
@@ -97,10 +101,14 @@ pub const ROUTES: &[Route] = &[
     patch("/mmds", ALWAYS, mmds::patch, "some other metadata"),
     put("/mmds/config", FRESH, mmds::put_config, "how the guest reads it"),
     patch("/vm", STARTED, actions::patch_vm, "let the guest stand still, or go on"),
+    put("/snapshot/create", PAUSED, snapshot::create, "save the machine in two files"),
+    put("/snapshot/load", FRESH, snapshot::load, "make a machine of what was saved"),
     get("/vm/config", ALWAYS, tell::vm_config, "all that the machine was made of"),
 
     get("/coracle/v1/machine", ALWAYS, tell::machine, "the machine and its state"),
     put("/coracle/v1/machine", FRESH, machine::put, "the whole machine"),
+    put("/coracle/v1/snapshot", PAUSED, snapshot::create, "save the machine in two files"),
+    put("/coracle/v1/restore", FRESH, snapshot::load, "make a machine of what was saved"),
     put("/coracle/v1/actions", ALWAYS, actions::ours, "start, pause, resume, stop and the like"),
     get("/coracle/v1/events", ALWAYS, tell::events, "what happens, as it does: a stream"),
     get("/coracle/v1/metrics", STARTED, tell::metrics, "all counters, as Prometheus reads them"),

@@ -10,6 +10,7 @@ use vmm::files::FileError;
 use vmm::kvm::OpenError;
 use vmm::machine::{ControlError, MachineError, MemoryError};
 use vmm::plan::{PlanError, halves};
+use vmm::snapshot::LoadError;
 
 use crate::exit::Exit;
 use crate::print;
@@ -97,6 +98,13 @@ impl From<SocketError> for Failure {
     }
 }
 
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let hint = error.remedy();
+        Self::input(chain(&error), hint)
+    }
+}
+
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         Self::input(error.to_string(), error.remedy())
@@ -138,6 +146,7 @@ impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Self {
         let error = match error {
             MachineError::Console(error) => return error.into(),
+            MachineError::Load(error) => return error.into(),
             other => other,
         };
         let message = chain(&error);

@@ -17,9 +17,11 @@ use vmm::host::{self, HostCaps, KvmCaps};
 use vmm::kvm::Kvm;
 use vmm::kvm::assist::Needs;
 use vmm::machine::{
-    self, Description, Ended, Front, HostConsole, KernelBytes, Metadata, ResetCause, Setup,
+    self, Description, Ended, Front, HostConsole, KernelBytes, Machine, Metadata, Origin,
+    ResetCause, Setup,
 };
-use vmm::plan::{Inputs, depends_on_acpi, plan};
+use vmm::plan::{Inputs, depends_on_acpi, plan, plan_restored};
+use vmm::snapshot::{Snapshot, Target};
 
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
@@ -90,7 +92,7 @@ impl Place {
     /// comes back is to live as long as it does.
     fn serve(
         self,
-        machine: &mut machine::Machine,
+        machine: &mut Machine,
         description: impl FnOnce(Option<String>) -> Description,
     ) -> Option<Claim> {
         let Self { claim, listener } = self;
@@ -107,6 +109,50 @@ impl Place {
         }
         claim
     }
+}
+
+/// Makes a machine of what was saved, with what has to live as long as it does. It stands still.
+/// `change` says how it is to differ: it gets the description that was saved.
+pub(crate) fn restore(
+    from: &Target,
+    metadata: Metadata,
+    change: impl FnOnce(&mut MachineSpec) -> Result<(), Failure>,
+) -> Result<(Machine, MachineSpec, Helpers), Failure> {
+    let snapshot = Snapshot::open(from)?;
+    let mut spec = snapshot.spec().clone();
+    change(&mut spec)?;
+    let config = Config::try_from(&spec)?;
+    net::check(&config)?;
+    let disks = files::open_disks(&config)?;
+    let links = Links::start(&config)?;
+    let kvm = Kvm::open(Path::new(KVM))?;
+    let needs = host::needs(&kvm);
+    let host = HostCaps::gather(kvm.capabilities(), &needs, config.hugepages);
+    let blueprint = plan_restored(&config, &host, snapshot.cmdline().to_owned())?;
+    let system = config.kernel.is_none().then(|| embedded::guest().system);
+    snapshot.fits(&blueprint, &spec, system)?;
+    let (links, helpers) = links.open()?;
+    let console = open_console(&blueprint)?;
+    let machine = machine::start(Setup {
+        kvm,
+        needs,
+        blueprint,
+        origin: Origin::Snapshot(Box::new(snapshot)),
+        disks,
+        links,
+        system,
+        metadata,
+        console,
+    })?;
+    Ok((machine, spec, helpers))
+}
+
+fn open_console(blueprint: &Blueprint) -> Result<HostConsole, Failure> {
+    let console = HostConsole::open(&blueprint.console)?;
+    if let Some(path) = console.pty_path() {
+        print::err(&format!("coracle: console on {}\n", path.display()));
+    }
+    Ok(console)
 }
 
 /// A machine on its way from a specification to open descriptors. Bad input is told first, before
@@ -216,17 +262,13 @@ impl Parts {
             (Payload::File, Image::File(open)) => KernelBytes::File(open.file),
             (Payload::File, Image::Memory(bytes)) => KernelBytes::Embedded(bytes),
         };
-        let console = HostConsole::open(&blueprint.console)?;
-        if let Some(path) = console.pty_path() {
-            print::err(&format!("coracle: console on {}\n", path.display()));
-        }
+        let initrd = self.files.initrd.map(|open| open.file);
         Ok(Setup {
             kvm,
             needs,
-            console,
+            console: open_console(&blueprint)?,
             blueprint,
-            kernel,
-            initrd: self.files.initrd.map(|open| open.file),
+            origin: Origin::Boot { kernel, initrd },
             disks: self.files.disks,
             links,
             metadata,

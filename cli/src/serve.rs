@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 use api::error::{ApiError, Code};
 use api::firecracker::{COMPATIBLE_VERSION, Metrics};
+use api::request::Restoration;
 use api::server::{Limits, Server};
 use api::socket::Listener;
 use api::spec::{MachineSpec, SizeSpec, Transport};
 use vmm::machine::{self, Description, Front, Machine, Metadata, Preparation, Prepared};
+use vmm::snapshot::Target;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::flags::mmds;
-use crate::launch::{Opening, exit_of};
+use crate::launch::{self, Opening, exit_of};
 use crate::net::Helpers;
 use crate::{input, logger};
 
@@ -51,16 +53,22 @@ pub(crate) fn serve(settings: &Settings) -> Result<Exit, Failure> {
     if let Some(path) = &settings.metrics_path {
         front.count(&Metrics::at(path))?;
     }
-    let mut start_now = false;
+    let mut next = None;
     if let Some(path) = &settings.config_file {
         configure(&mut front, path)?;
-        start_now = true;
+        next = Some(Prepared::Start);
     }
     loop {
-        if !std::mem::take(&mut start_now) && preparation.serve(&mut front)? == Prepared::Stop {
-            return Ok(Exit::Done);
-        }
-        match start(&front) {
+        let begun = match next.take() {
+            Some(prepared) => prepared,
+            None => preparation.serve(&mut front)?,
+        };
+        let started = match begun {
+            Prepared::Stop => return Ok(Exit::Done),
+            Prepared::Start => start(&front),
+            Prepared::Load(from) => restore(&mut front, &from),
+        };
+        match started {
             Ok((mut machine, _helpers)) => {
                 machine.serve(front);
                 let ended = exit_of(machine.run()?);
@@ -128,6 +136,22 @@ fn start(front: &Front) -> Result<(Machine, Helpers), Failure> {
     let opening = Opening::begin(front.spec(), front.metadata().clone())?;
     let (setup, helpers) = opening.finish()?;
     Ok((machine::start(setup)?, helpers))
+}
+
+/// Makes the machine of what was saved.
+fn restore(front: &mut Front, from: &Restoration) -> Result<(Machine, Helpers), Failure> {
+    let files = Target {
+        state: from.files.state.clone(),
+        memory: from.files.memory.clone(),
+    };
+    let metadata = front.metadata().clone();
+    let change = |spec: &mut MachineSpec| from.change(spec).map_err(Failure::from);
+    let (mut machine, spec, helpers) = launch::restore(&files, metadata, change)?;
+    front.describe(spec);
+    if from.resume {
+        machine.resume();
+    }
+    Ok((machine, helpers))
 }
 
 /// Why a machine was not started, as an error of the API.

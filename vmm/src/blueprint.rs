@@ -27,8 +27,9 @@ pub struct Blueprint {
     pub kernel: KernelBlueprint,
     /// The kernel's command line.
     pub cmdline: String,
-    /// Where kernel, initrd and boot structures go, and the first CPU's registers.
-    pub boot: BootPlan,
+    /// Where kernel, initrd and boot structures go, and the first CPU's registers. None for a
+    /// machine that comes from a snapshot.
+    pub boot: Option<BootPlan>,
     /// The machine as its tables describe it.
     pub platform: Platform,
     /// The tables' bytes.
@@ -72,8 +73,8 @@ pub struct MemorySlot {
 pub struct KernelBlueprint {
     /// The image, or `None` for the built-in guest.
     pub path: Option<PathBuf>,
-    /// What the image is.
-    pub format: KernelFormat,
+    /// What the image is. Not known of a machine that comes from a snapshot.
+    pub format: Option<KernelFormat>,
 }
 
 /// A device.

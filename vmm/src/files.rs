@@ -122,18 +122,21 @@ impl Files {
             .as_deref()
             .map(|path| open_file("initrd", path))
             .transpose()?;
-        let disks = config
-            .disks
-            .iter()
-            .map(open_disk)
-            .collect::<Result<_, _>>()?;
         Ok(Self {
             kernel,
             initrd,
-            disks,
+            disks: open_disks(config)?,
             system,
         })
     }
+}
+
+/// Opens the disks of `config`, in its order.
+///
+/// # Errors
+/// The first that can't be used.
+pub fn open_disks(config: &Config) -> Result<Vec<File>, FileError> {
+    config.disks.iter().map(open_disk).collect()
 }
 
 /// Opens a file that only the command line reads, with the same care and errors.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use arch::boot::{Placement, Source};
 use devices::GuestRam;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{
+    Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
+};
 
 /// Guest memory that can't be had or filled.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +23,7 @@ pub enum MemoryError {
         hugepages: bool,
         /// The host's reason.
         #[source]
-        cause: vm_memory::mmap::MmapRegionError,
+        cause: MmapRegionError,
     },
     /// Two regions overlap: a fault of the plan.
     #[error("the plan's memory regions overlap")]
@@ -63,12 +66,6 @@ fn huge(hugepages: bool) -> &'static str {
 pub(crate) fn map(ranges: &[(u64, u64)], hugepages: bool) -> Result<GuestRam, MemoryError> {
     let mut regions = Vec::with_capacity(ranges.len());
     for &(start, bytes) in ranges {
-        let error = |cause| MemoryError::Map {
-            bytes,
-            hugepages,
-            cause,
-        };
-        let size = usize::try_from(bytes).expect("invariant: 64-bit host");
         let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // Reserved at once where huge pages are asked for: a shortage shows here and not as a
         // SIGBUS while the guest runs.
@@ -78,12 +75,52 @@ pub(crate) fn map(ranges: &[(u64, u64)], hugepages: bool) -> Result<GuestRam, Me
         } else {
             libc::MAP_NORESERVE
         };
-        let region = MmapRegion::build(None, size, libc::PROT_READ | libc::PROT_WRITE, flags)
-            .map_err(error)?;
-        let region = GuestRegionMmap::new(region, GuestAddress(start))
-            .expect("invariant: the plan's ranges end below 2^64");
-        regions.push(region);
+        let region = region(start, bytes, None, flags);
+        regions.push(region.map_err(|cause| MemoryError::Map {
+            bytes,
+            hugepages,
+            cause,
+        })?);
     }
+    whole(regions)
+}
+
+/// Maps the guest's memory as `file` holds it, one range after the other. What the guest changes
+/// stays in this process.
+///
+/// # Errors
+/// [`MemoryError::Map`] with the host's reason.
+pub(crate) fn map_file(ranges: &[(u64, u64)], file: &Arc<File>) -> Result<GuestRam, MemoryError> {
+    let mut regions = Vec::with_capacity(ranges.len());
+    let mut at = 0;
+    for &(start, bytes) in ranges {
+        let place = FileOffset::from_arc(Arc::clone(file), at);
+        let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+        let region = region(start, bytes, Some(place), flags);
+        regions.push(region.map_err(|cause| MemoryError::Map {
+            bytes,
+            hugepages: false,
+            cause,
+        })?);
+        at += bytes;
+    }
+    whole(regions)
+}
+
+fn region(
+    start: u64,
+    bytes: u64,
+    file: Option<FileOffset>,
+    flags: i32,
+) -> Result<GuestRegionMmap, MmapRegionError> {
+    let size = usize::try_from(bytes).expect("invariant: 64-bit host");
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let region = MmapRegion::build(file, size, rights, flags)?;
+    Ok(GuestRegionMmap::new(region, GuestAddress(start))
+        .expect("invariant: the plan's ranges end below 2^64"))
+}
+
+fn whole(regions: Vec<GuestRegionMmap>) -> Result<GuestRam, MemoryError> {
     let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| MemoryError::Overlap)?;
     Ok(GuestRam::from(Arc::new(memory)))
 }
@@ -103,9 +140,9 @@ pub enum KernelBytes {
 ///
 /// # Errors
 /// [`MemoryError`] names what could not be placed.
-pub(crate) fn fill(
+pub(crate) fn fill<'a>(
     ram: &GuestRam,
-    placements: &[Placement],
+    placements: impl IntoIterator<Item = &'a Placement>,
     kernel: &mut KernelBytes,
     initrd: Option<&File>,
 ) -> Result<(), MemoryError> {

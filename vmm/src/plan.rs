@@ -136,9 +136,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Blueprint, PlanError> {
         memory: memory(config),
         kernel: KernelBlueprint {
             path,
-            format: inputs.kernel.format(),
+            format: Some(inputs.kernel.format()),
         },
-        boot,
+        boot: Some(boot),
         cmdline,
         platform,
         tables: placements,
@@ -146,6 +146,35 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Blueprint, PlanError> {
         console: config.console.clone(),
         initrd: config.initrd.clone(),
         assisted: inputs.host.assisted,
+        stop_timeout: config.stop_timeout,
+    })
+}
+
+/// Plans the machine that goes on with what a snapshot holds, whose kernel was started with
+/// `cmdline`. There is nothing to place: its memory has all of it.
+///
+/// # Errors
+/// When the host lacks memory, CPUs or a feature.
+pub fn plan_restored(
+    config: &Config,
+    host: &HostCaps,
+    cmdline: String,
+) -> Result<Blueprint, PlanError> {
+    check_host(config, host)?;
+    let devices = devices::list(config);
+    let path = config.kernel.as_ref().map(|kernel| kernel.path.clone());
+    Ok(Blueprint {
+        cpus: config.cpus.get(),
+        memory: memory(config),
+        kernel: KernelBlueprint { path, format: None },
+        boot: None,
+        cmdline,
+        platform: platform(config, &devices),
+        tables: Vec::new(),
+        devices,
+        console: config.console.clone(),
+        initrd: None,
+        assisted: host.assisted,
         stop_timeout: config.stop_timeout,
     })
 }

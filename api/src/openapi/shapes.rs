@@ -56,6 +56,10 @@ pub(super) const WORDS: &[Words] = &[
     (Patch, "/mmds", Some(anything), None),
     (Put, "/mmds/config", Some(of::<MmdsSpec>), None),
     (Patch, "/vm", Some(of::<theirs::VmPatch>), None),
+    (Put, "/snapshot/create", Some(of::<theirs::SnapshotCreate>), None),
+    (Put, "/snapshot/load", Some(of::<theirs::SnapshotLoad>), None),
+    (Put, "/coracle/v1/snapshot", Some(of::<theirs::SnapshotCreate>), None),
+    (Put, "/coracle/v1/restore", Some(of::<theirs::SnapshotLoad>), None),
     (Get, "/vm/config", None, Some(of::<theirs::VmConfig>)),
 
     (Get, "/coracle/v1/machine", None, Some(of::<MachineView>)),

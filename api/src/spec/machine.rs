@@ -9,6 +9,7 @@ use super::{
     BalloonSpec, ConsolePortSpec, ConsoleSpec, DiskSpec, KernelSpec, MmdsSpec, NetSpec,
     PanicAction, RateSpec, SizeSpec, VsockSpec, WatchdogAction,
 };
+use crate::strict;
 
 /// A machine as a user asks for it. Every field has a default; `{}` is the built-in guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,23 @@ pub struct MachineSpec {
     pub platform: PlatformTables,
     /// How long a guest may take to stop after it was asked to, in milliseconds.
     pub stop_timeout_ms: u64,
+}
+
+impl MachineSpec {
+    /// The specification as a text that [`from_json`](Self::from_json) reads.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // It fails only for a path that is no UTF-8, which nobody can have given.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a specification.
+    ///
+    /// # Errors
+    /// What is wrong with the text, one sentence.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        strict::from_slice(text.as_bytes()).map_err(|error| error.to_string())
+    }
 }
 
 impl Default for MachineSpec {

@@ -22,6 +22,8 @@ pub struct Description {
     pub(super) words: Words,
     /// What the guest can read; copies share it.
     metadata: Metadata,
+    /// Whether a client has described some of it.
+    pub(super) touched: bool,
 }
 
 impl Description {
@@ -33,7 +35,13 @@ impl Description {
             spec,
             words: Words::default(),
             metadata: Metadata::default(),
+            touched: false,
         }
+    }
+
+    /// Whether no client has described any of it.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.touched
     }
 
     /// The same, with this metadata.

@@ -61,6 +61,11 @@ impl Front {
         self.description.spec()
     }
 
+    /// The machine is another than was described.
+    pub fn describe(&mut self, spec: MachineSpec) {
+        self.description.spec = spec;
+    }
+
     /// The metadata of the machine.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
@@ -107,9 +112,8 @@ impl Front {
         self.server.publish(&line);
     }
 
-    /// Tells who asked for it that the machine runs.
-    pub(crate) fn started(&mut self) {
-        let state = MachineState::Running;
+    /// Tells who asked for it that the machine is there, and runs or stands still.
+    pub(crate) fn started(&mut self, state: MachineState) {
         self.tell(&Event::State { state });
         if let Some(client) = self.starter.take() {
             self.answer(client, Ok(Response::done()));

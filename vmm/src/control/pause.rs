@@ -20,6 +20,8 @@ use devices::legacy::WatchdogPause;
 use devices::virtio::slot::Rest;
 use devices::virtio::{SlotGone, SlotHandle};
 
+use crate::kvm::state::VcpuStateV1;
+use crate::snapshot::{SaveError, Stillness};
 use crate::vcpu::VcpuThreads;
 
 /// The vCPUs as a pause sees them.
@@ -35,6 +37,9 @@ pub(crate) trait Cpus {
     /// # Errors
     /// The host's reason; nothing has changed then.
     fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()>;
+    /// Their states, while all of them stand still. `msrs` are those of
+    /// [`Kvm::saved_msrs`](crate::kvm::Kvm::saved_msrs).
+    fn save(&self, msrs: Vec<u32>) -> Result<Vec<VcpuStateV1>, SaveError>;
 }
 
 impl Cpus for VcpuThreads {
@@ -49,6 +54,10 @@ impl Cpus for VcpuThreads {
     fn limit(&self, percent: Option<NonZeroU32>) -> io::Result<()> {
         VcpuThreads::limit(self, percent)
     }
+
+    fn save(&self, msrs: Vec<u32>) -> Result<Vec<VcpuStateV1>, SaveError> {
+        VcpuThreads::save(self, msrs)
+    }
 }
 
 /// The machine's standing still or running, for who changes it.
@@ -60,10 +69,7 @@ pub(crate) struct Life<'a> {
 impl Life<'_> {
     /// The state of a machine that is started.
     pub(crate) fn state(&self) -> MachineState {
-        match self.pause.is_paused() {
-            true => MachineState::Paused,
-            false => MachineState::Running,
-        }
+        self.pause.state()
     }
 
     /// As [`Pause::advance`].
@@ -100,6 +106,8 @@ pub(crate) struct Pause {
     phase: Phase,
     devices: Vec<(String, SlotHandle)>,
     watchdog: Option<WatchdogPause>,
+    /// Ends when the machine goes on.
+    stillness: Stillness,
 }
 
 /// Whom a pause that does not come about waits for.
@@ -127,12 +135,35 @@ impl Pause {
             phase: Phase::Running,
             devices,
             watchdog,
+            stillness: Stillness::default(),
         }
+    }
+
+    /// The same for a machine that stands still from the beginning.
+    pub(crate) fn begun(mut self) -> Self {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.pause();
+        }
+        self.phase = Phase::Paused;
+        self
+    }
+
+    /// Lasts until a paused machine goes on.
+    pub(crate) fn stillness(&self) -> &Stillness {
+        &self.stillness
     }
 
     /// Whether everything stands still.
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.phase, Phase::Paused)
+    }
+
+    /// The state of the machine for those who ask.
+    pub(crate) fn state(&self) -> MachineState {
+        match self.is_paused() {
+            true => MachineState::Paused,
+            false => MachineState::Running,
+        }
     }
 
     /// Whether the machine runs and nobody has asked for a pause.
@@ -198,6 +229,8 @@ impl Pause {
     /// Lets everything go on, wherever it is.
     pub(crate) fn resume(&mut self, cpus: &dyn Cpus) {
         let before = std::mem::take(&mut self.phase);
+        // First of all: who reads the machine's memory must not take what it does now for that.
+        std::mem::take(&mut self.stillness).end();
         if matches!(before, Phase::Devices(_) | Phase::Paused) {
             for (_, handle) in &self.devices {
                 // One that is gone has nothing to go on with.
@@ -244,6 +277,10 @@ mod tests {
         fn limit(&self, _: Option<NonZeroU32>) -> io::Result<()> {
             self.told.set("limit");
             Ok(())
+        }
+
+        fn save(&self, _: Vec<u32>) -> Result<Vec<VcpuStateV1>, SaveError> {
+            Ok(Vec::new())
         }
     }
 

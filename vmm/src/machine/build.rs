@@ -1,10 +1,10 @@
 //! From a blueprint to a running machine: KVM's objects, memory, devices, vCPUs, threads.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use api::machine::MachineState;
 use arch::cpuid::{CpuidPolicy, guest_leaves};
 use arch::layout;
 use devices::event::{Loop, LoopError, Remote};
@@ -15,15 +15,16 @@ use devices::virtio::{DeviceCommand, SlotHandle};
 use devices::{Doorbell, GuestRam};
 
 use super::catalog::{BellAt, Catalog, Parts, host};
-use super::{Ended, HostConsole, KernelBytes, MachineError, Setup};
+use super::{Ended, HostConsole, MachineError, Origin, Setup};
 use crate::blueprint::Blueprint;
 use crate::control::{Api, Control, ControlError, Front, OnResize, Pause, PowerButton};
 use crate::kvm::assist::Needs;
 use crate::kvm::{Kvm, Vcpu, Vm};
 use crate::memory;
-use crate::snapshot::devices::Devices;
+use crate::snapshot::devices::{DeviceNotRestored, Devices};
+use crate::snapshot::{Snapshot, Subject};
 use crate::sys::{Signals, wait_readable};
-use crate::vcpu::VcpuThreads;
+use crate::vcpu::{Buses, VcpuThreads};
 
 /// How long the console's reader may take for what is left when a machine ends.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
@@ -44,8 +45,6 @@ pub(super) struct Running {
     io: IoThread,
     control: Control,
     terminal: Arc<Mutex<Terminal>>,
-    #[expect(dead_code, reason = "nothing saves a whole machine yet")]
-    devices: Devices,
 }
 
 impl Running {
@@ -128,15 +127,26 @@ impl IoThread {
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) running: Running,
-    blueprint: Blueprint,
-    handles: Vec<(String, SlotHandle)>,
+    /// What the API needs of it, until it has it.
+    said: Option<(Subject, Vec<(String, SlotHandle)>)>,
 }
 
 impl Started {
     /// Serves the clients of `front`.
     pub(super) fn serve(&mut self, front: Front) {
-        let handles = std::mem::take(&mut self.handles);
-        self.running.control.api = Some(Api::new(front, &self.blueprint, handles));
+        if let Some((subject, handles)) = self.said.take() {
+            self.running.control.api = Some(Api::new(front, subject, handles));
+        }
+    }
+
+    /// Whether it runs or stands still.
+    pub(super) fn state(&self) -> MachineState {
+        self.running.control.pause.state()
+    }
+
+    /// Lets a machine that stands still go on.
+    pub(super) fn resume(&mut self) {
+        self.running.control.pause.resume(&self.running.vcpus);
     }
 }
 
@@ -146,8 +156,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         kvm,
         needs,
         blueprint,
-        kernel,
-        initrd,
+        origin,
         disks,
         links,
         system,
@@ -159,7 +168,7 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
         mut terminal,
     } = console;
     let mut vm = create_vm(&kvm, &needs)?;
-    let ram = map_memory(&mut vm, &blueprint, kernel, initrd.as_ref())?;
+    let (ram, saved) = map_memory(&mut vm, &blueprint, origin)?;
     let (power, power_events) = power_line().map_err(host("creating the power line"))?;
     let (requester, requests) = report_line().map_err(host("creating the console's requests"))?;
     let (fault_line, faults) = report_line().map_err(host("creating the devices' line"))?;
@@ -176,55 +185,113 @@ pub(super) fn start(setup: Setup) -> Result<Started, MachineError> {
     let mut catalog = Catalog::new(&vm, &ram, &mut io, &mut terminal, parts, blueprint.gsis());
     catalog.build(&blueprint)?;
     let (buses, built) = catalog.finish();
-    let vcpus = create_vcpus(&kvm, &vm, &blueprint, &needs)?;
-    // The guest starts first: what it asks of a device waits in an eventfd or a mailbox until the
-    // device's thread is there, some ten microseconds later.
-    let vcpus = VcpuThreads::start(vcpus, &buses).map_err(host("starting the vCPU threads"))?;
-    let io = IoThread::start(io)?;
-    bind_doorbells(&vm, &built.bells);
+    let subject = Subject {
+        kvm,
+        vm,
+        ram,
+        blueprint,
+        system,
+        devices: built.devices,
+    };
+    let stands = saved.is_some();
+    let (vcpus, io) = start_threads(&subject, &needs, &buses, io, saved)?;
+    bind_doorbells(&subject.vm, &built.bells);
+    let pause = Pause::new(built.handles.clone(), built.watchdog);
     let terminal = Arc::new(Mutex::new(terminal));
     let sources = Sources {
         signals,
         power_events,
         requests,
         faults,
-        pause: Pause::new(built.handles.clone(), built.watchdog),
+        pause: if stands { pause.begun() } else { pause },
         button: PowerButton::new(built.pm, built.serial_button),
         io_ended: io
             .ended
             .try_clone()
             .map_err(host("creating the I/O thread's bell"))?,
     };
-    let control = control(&blueprint, sources, built.console, &terminal);
+    let control = control(&subject.blueprint, sources, built.console, &terminal);
     let running = Running {
-        ram,
+        ram: subject.ram.clone(),
         vcpus,
         io,
         control,
         terminal,
-        devices: built.devices,
     };
-    Ok(Started {
-        running,
-        blueprint,
-        handles: built.handles,
-    })
+    let said = Some((subject, built.handles));
+    Ok(Started { running, said })
 }
 
-/// Maps guest memory into the machine and puts everything into it that the plan places.
+/// Starts the threads of the machine: its vCPUs run, or stand still where it was `saved`.
+fn start_threads(
+    machine: &Subject,
+    needs: &Needs,
+    buses: &Arc<Buses>,
+    io: Loop,
+    saved: Option<Box<Snapshot>>,
+) -> Result<(VcpuThreads, IoThread), MachineError> {
+    let stands = saved.is_some();
+    let start =
+        |vcpus| VcpuThreads::start(vcpus, buses, stands).map_err(host("starting the vCPU threads"));
+    match saved {
+        None => {
+            // The guest starts first: what it asks of a device waits in an eventfd or a mailbox
+            // until the device's thread is there, some ten microseconds later.
+            let vcpus = create_vcpus(&machine.kvm, &machine.vm, &machine.blueprint, needs)?;
+            let vcpus = start(vcpus)?;
+            Ok((vcpus, IoThread::start(io)?))
+        }
+        Some(saved) => {
+            let io = IoThread::start(io)?;
+            let vcpus = restore(&machine.vm, needs, &machine.devices, &saved)?;
+            Ok((start(vcpus)?, io))
+        }
+    }
+}
+
+/// Maps guest memory into the machine, with everything in it that the plan places or the snapshot
+/// has, which comes back.
 fn map_memory(
     vm: &mut Vm,
     blueprint: &Blueprint,
-    mut kernel: KernelBytes,
-    initrd: Option<&File>,
-) -> Result<GuestRam, MachineError> {
+    origin: Origin,
+) -> Result<(GuestRam, Option<Box<Snapshot>>), MachineError> {
     let slots = blueprint.memory.slots.iter();
     let ranges: Vec<_> = slots.map(|slot| (slot.start, slot.len)).collect();
-    let ram = memory::map(&ranges, blueprint.memory.hugepages)?;
-    memory::fill(&ram, &blueprint.boot.placements, &mut kernel, initrd)?;
-    memory::fill(&ram, &blueprint.tables, &mut kernel, None)?;
+    let (ram, saved) = match origin {
+        Origin::Boot { mut kernel, initrd } => {
+            let ram = memory::map(&ranges, blueprint.memory.hugepages)?;
+            let boot = blueprint.boot.iter().flat_map(|boot| &boot.placements);
+            memory::fill(&ram, boot, &mut kernel, initrd.as_ref())?;
+            memory::fill(&ram, &blueprint.tables, &mut kernel, None)?;
+            (ram, None)
+        }
+        Origin::Snapshot(saved) => (memory::map_file(&ranges, saved.memory())?, Some(saved)),
+    };
     vm.map_ram(&ram)?;
-    Ok(ram)
+    Ok((ram, saved))
+}
+
+/// Puts what was saved into the machine: its vCPUs, which have no thread yet. Devices come first,
+/// as they were saved first; they rest then.
+fn restore(
+    vm: &Vm,
+    needs: &Needs,
+    devices: &Devices,
+    saved: &Snapshot,
+) -> Result<Vec<Vcpu>, MachineError> {
+    let mut parts = saved.parts()?;
+    devices.restore(&mut parts.devices)?;
+    parts.devices.finish().map_err(DeviceNotRestored::from)?;
+    let restored = parts.vcpus.iter().map(|state| {
+        let vcpu = vm.create_vcpu(state.id, needs)?;
+        vcpu.restore(state)?;
+        Ok(vcpu)
+    });
+    let vcpus = restored.collect::<Result<_, MachineError>>()?;
+    vm.restore(&parts.vm)?;
+    devices.tell_again();
+    Ok(vcpus)
 }
 
 fn create_vm(kvm: &Kvm, needs: &Needs) -> Result<Vm, MachineError> {
@@ -255,8 +322,8 @@ fn create_vcpus(
             vcpu.set_cpuid(&guest_leaves(&host, &policy))?;
             vcpu.set_msrs(&msrs)?;
             // The others wait for the boot CPU's start-up message, in KVM.
-            if id == 0 {
-                vcpu.set_start(&blueprint.boot.cpu)?;
+            if let Some(boot) = blueprint.boot.as_ref().filter(|_| id == 0) {
+                vcpu.set_start(&boot.cpu)?;
             }
             Ok(vcpu)
         })

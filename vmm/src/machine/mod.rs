@@ -23,7 +23,10 @@ use build::Started;
 
 use crate::blueprint::Blueprint;
 use crate::kvm::assist::{AssistError, Needs};
+use crate::kvm::state::RestoreError;
 use crate::kvm::{Kvm, KvmError};
+use crate::snapshot::devices::DeviceNotRestored;
+use crate::snapshot::{LoadError, Snapshot};
 
 /// Everything that a machine is made of, opened.
 #[derive(Debug)]
@@ -34,10 +37,8 @@ pub struct Setup {
     pub needs: Needs,
     /// What to build.
     pub blueprint: Blueprint,
-    /// Where the kernel's bytes come from.
-    pub kernel: KernelBytes,
-    /// The initrd.
-    pub initrd: Option<File>,
+    /// What it begins with.
+    pub origin: Origin,
     /// The user's disks, in the order of the blueprint.
     pub disks: Vec<File>,
     /// The host's ends of its networks, in the order of the blueprint.
@@ -48,6 +49,20 @@ pub struct Setup {
     pub metadata: Metadata,
     /// The console's host side.
     pub console: HostConsole,
+}
+
+/// What a machine begins with.
+#[derive(Debug)]
+pub enum Origin {
+    /// A kernel, from its first instruction on.
+    Boot {
+        /// Where its bytes come from.
+        kernel: KernelBytes,
+        /// The initrd.
+        initrd: Option<File>,
+    },
+    /// What was saved of a machine. It stands still until it is told to go on.
+    Snapshot(Box<Snapshot>),
 }
 
 /// How a guest came to its end.
@@ -86,6 +101,15 @@ pub enum MachineError {
     /// The assists of a weak host.
     #[error(transparent)]
     Assist(#[from] AssistError),
+    /// What was saved can't be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A device can't be as it was saved.
+    #[error(transparent)]
+    Device(#[from] DeviceNotRestored),
+    /// A vCPU, or the machine around it, can't be as it was saved.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The console's backend.
     #[error(transparent)]
     Console(#[from] TtyError),
@@ -136,8 +160,13 @@ pub fn start(setup: Setup) -> Result<Machine, MachineError> {
 impl Machine {
     /// Lets clients have a say in it. Who has asked for its start is answered.
     pub fn serve(&mut self, mut front: Front) {
-        front.started();
+        front.started(self.0.state());
         self.0.serve(front);
+    }
+
+    /// Lets one that comes from a snapshot go on. Until then it stands still.
+    pub fn resume(&mut self) {
+        self.0.resume();
     }
 
     /// Runs it to its end.

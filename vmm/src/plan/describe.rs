@@ -32,8 +32,8 @@ impl Blueprint {
             memory: self.describe_memory(),
             placements: self
                 .boot
-                .placements
                 .iter()
+                .flat_map(|boot| &boot.placements)
                 .chain(&self.tables)
                 .map(placement)
                 .collect(),
@@ -63,6 +63,23 @@ impl Blueprint {
         }
     }
 
+    /// What the guest sees of the devices, a line each: where they are and how they are reached.
+    /// Machines that differ in it cannot take each other's place under a running guest.
+    #[must_use]
+    pub fn layout(&self) -> Vec<String> {
+        let line = |device: &DeviceBlueprint| {
+            let DeviceBlueprint {
+                name,
+                kind,
+                at,
+                line,
+            } = device;
+            let (model, queues) = (model(kind), kind.queues());
+            format!("{name} {model} {at:x?} {line:?} {queues:?}")
+        };
+        self.devices.iter().map(line).collect()
+    }
+
     /// The name of the device that carries the console.
     #[must_use]
     pub fn console_device(&self) -> &str {
@@ -86,11 +103,15 @@ impl Blueprint {
                 .as_deref()
                 .map_or_else(|| BUILT_IN.to_owned(), show),
             format: match self.kernel.format {
-                KernelFormat::Elf => "elf".to_owned(),
-                KernelFormat::BzImage => "bzimage".to_owned(),
+                None => "snapshot".to_owned(),
+                Some(KernelFormat::Elf) => "elf".to_owned(),
+                Some(KernelFormat::BzImage) => "bzimage".to_owned(),
             },
-            protocol: self.boot.protocol.to_string(),
-            entry: Hex(self.boot.cpu.regs.rip),
+            protocol: match &self.boot {
+                None => "none".to_owned(),
+                Some(boot) => boot.protocol.to_string(),
+            },
+            entry: Hex(self.boot.as_ref().map_or(0, |boot| boot.cpu.regs.rip)),
         }
     }
 
@@ -108,8 +129,8 @@ impl Blueprint {
                 .collect(),
             map: self
                 .boot
-                .memory_map
                 .iter()
+                .flat_map(|boot| &boot.memory_map)
                 .map(|range| RangePlan {
                     start: Hex(range.start),
                     bytes: range.len,

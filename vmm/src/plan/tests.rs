@@ -212,8 +212,8 @@ fn placements_are_apart_and_inside() {
         let blueprint = plan_of(&spec, &host(), true).unwrap();
         let mut taken: Vec<(u64, u64)> = blueprint
             .boot
-            .placements
             .iter()
+            .flat_map(|boot| &boot.placements)
             .chain(&blueprint.tables)
             .map(|one| (one.address, one.address + one.source.len()))
             .collect();

@@ -27,6 +27,8 @@ struct State {
     outside: usize,
     /// What the threads may use, if that is limited.
     pool: Option<Pool>,
+    /// Counts the errands of those who stand still.
+    errands: u64,
 }
 
 /// Stands between the vCPU threads and the guest.
@@ -41,6 +43,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// With this wanted from the beginning.
+    pub(super) fn new(wanted: Wanted) -> Self {
+        let gate = Self::default();
+        gate.want(wanted);
+        gate
+    }
+
     /// Says what the vCPUs are to do. Who is in the guest has to be kicked besides.
     pub(super) fn want(&self, wanted: Wanted) {
         let mut state = self.lock();
@@ -99,21 +108,35 @@ impl Gate {
     }
 
     /// Waits, on a vCPU's thread, until it may run or is to end. `stands` is called once it counts
-    /// as standing still.
-    pub(super) fn wait(&self, stands: impl FnOnce()) {
+    /// as standing still, `errand` whenever one is asked for meanwhile.
+    pub(super) fn wait(&self, stands: impl FnOnce(), mut errand: impl FnMut()) {
         let mut state = self.lock();
         state.outside += 1;
+        let mut done = state.errands;
         // Not under the lock: who hears of it asks for the count.
         drop(state);
         stands();
         state = self.lock();
         while state.wanted == Wanted::Pause {
+            if state.errands != done {
+                done = state.errands;
+                drop(state);
+                errand();
+                state = self.lock();
+                continue;
+            }
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         state.outside -= 1;
+    }
+
+    /// Asks everyone who stands still for an errand.
+    pub(super) fn send_on_errand(&self) {
+        self.lock().errands += 1;
+        self.changed.notify_all();
     }
 
     /// A vCPU's thread never enters the guest again.
@@ -147,7 +170,7 @@ mod tests {
         gate.want(Wanted::Pause);
         let (stands, standing) = channel();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| gate.wait(|| stands.send(()).unwrap()));
+            let waiter = scope.spawn(|| gate.wait(|| stands.send(()).unwrap(), || ()));
             standing.recv().unwrap();
             assert_eq!(gate.outside(), 1);
             gate.want(Wanted::Run);
@@ -155,7 +178,7 @@ mod tests {
         });
         assert_eq!(gate.outside(), 0);
         // Without a pause nobody waits.
-        gate.wait(|| ());
+        gate.wait(|| (), || ());
         gate.leave();
         assert_eq!(gate.outside(), 1);
     }
@@ -192,12 +215,36 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_runs_errands_and_stays() {
+        let gate = Gate::default();
+        gate.want(Wanted::Pause);
+        let (stands, standing) = channel();
+        let (done, errands) = channel();
+        std::thread::scope(|scope| {
+            let (gate, stands) = (&gate, stands);
+            let wait = move || {
+                gate.wait(|| stands.send(()).unwrap(), || done.send(()).unwrap());
+            };
+            let waiter = scope.spawn(wait);
+            standing.recv().unwrap();
+            for _ in 0..3 {
+                gate.send_on_errand();
+                errands.recv().unwrap();
+                assert_eq!(gate.outside(), 1);
+            }
+            gate.want(Wanted::Run);
+            waiter.join().unwrap();
+        });
+        assert!(errands.recv().is_err(), "more errands than were asked for");
+    }
+
+    #[test]
     fn an_end_is_final_and_ends_a_pause() {
         let gate = Gate::default();
         gate.want(Wanted::Pause);
         let (stands, standing) = channel();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| gate.wait(|| stands.send(()).unwrap()));
+            let waiter = scope.spawn(|| gate.wait(|| stands.send(()).unwrap(), || ()));
             standing.recv().unwrap();
             gate.want(Wanted::Stop);
             waiter.join().unwrap();

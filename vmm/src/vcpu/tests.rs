@@ -123,7 +123,7 @@ fn threads_stop_whatever_the_guest_does() {
     for code in [spin, halt, read_nowhere] {
         // Many times, with a stop at once: a kick that lands before KVM_RUN must not be lost.
         for _ in 0..20 {
-            in_time(move || drop(VcpuThreads::start(vcpus(code), &buses()).unwrap()));
+            in_time(move || drop(VcpuThreads::start(vcpus(code), &buses(), false).unwrap()));
         }
     }
 }
@@ -136,7 +136,7 @@ fn threads_stop_even_if_the_parent_blocked_the_signal() {
     in_time(|| {
         vmm_sys_util::signal::block_signal(Kicker::signal()).unwrap();
         let spin = vcpus(&[0xeb, 0xfe]);
-        drop(VcpuThreads::start(spin, &buses()).unwrap());
+        drop(VcpuThreads::start(spin, &buses(), false).unwrap());
     });
 }
 
@@ -147,7 +147,7 @@ fn a_triple_fault_is_reported_once() {
     }
     in_time(|| {
         // An undefined instruction without an interrupt table.
-        let threads = VcpuThreads::start(vcpus(&[0x0f, 0x0b]), &buses()).unwrap();
+        let threads = VcpuThreads::start(vcpus(&[0x0f, 0x0b]), &buses(), false).unwrap();
         let end = loop {
             if let Some(end) = threads.next_end() {
                 break end;
@@ -177,7 +177,7 @@ fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
     }
     in_time(|| {
         let (vcpus, ram) = machine(&COUNT);
-        let threads = VcpuThreads::start(vcpus, &buses()).unwrap();
+        let threads = VcpuThreads::start(vcpus, &buses(), false).unwrap();
         let count = || ram.read::<u32>(COUNTER).unwrap();
         for _ in 0..100 {
             let before = count();
@@ -206,7 +206,7 @@ fn threads_that_stand_still_can_be_stopped() {
     }
     in_time(|| {
         for paused in [true, false] {
-            let threads = VcpuThreads::start(vcpus(&COUNT), &buses()).unwrap();
+            let threads = VcpuThreads::start(vcpus(&COUNT), &buses(), false).unwrap();
             let stands = threads.pause();
             if paused && !stands {
                 wait_for(|| threads.pause());

@@ -13,10 +13,15 @@ use super::dispatch::{Buses, Flow, dispatch};
 use super::gate::{Gate, Wanted};
 use super::meter::Meter;
 use crate::kvm::exit::Unhandled;
+use crate::kvm::state::VcpuStateV1;
 use crate::kvm::{Exit, Kicker, RunError, Vcpu};
+use crate::snapshot::SaveError;
 
 /// A kicked thread leaves the guest within microseconds; a kick that got lost is repeated.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A thread that stands still tells its state within a millisecond, unless the host hangs.
+const SAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a vCPU's loop ended by itself.
 #[derive(Debug)]
@@ -34,11 +39,15 @@ pub(crate) enum VcpuEnd {
     Host(RunError),
 }
 
+/// What a vCPU's thread does while it stands still.
+type Errand = Arc<dyn Fn(&Vcpu) + Send + Sync>;
+
 /// All vCPU threads of a machine. Dropped, they are stopped and joined.
 #[derive(Debug)]
 pub(crate) struct VcpuThreads {
     threads: Vec<JoinHandle<()>>,
     gate: Arc<Gate>,
+    errands: Vec<Sender<Errand>>,
     ends: Receiver<VcpuEnd>,
     ended: Doorbell,
     standing: Doorbell,
@@ -47,26 +56,38 @@ pub(crate) struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts one thread a vCPU; they run the guest at once.
+    /// Starts one thread a vCPU. They run the guest at once, or stand still until
+    /// [`resume`](Self::resume) if `standing`.
     ///
     /// # Errors
     /// The host's reason when a thread, or the eventfd of their ends, can't be had.
-    pub(crate) fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        vcpus: Vec<Vcpu>,
+        buses: &Arc<Buses>,
+        standing: bool,
+    ) -> std::io::Result<Self> {
         Kicker::install()?;
         let (sender, ends) = channel();
         let (alive_sender, alive) = channel();
         let mut all = Self {
             threads: Vec::with_capacity(vcpus.len()),
-            gate: Arc::default(),
+            gate: Arc::new(Gate::new(match standing {
+                true => Wanted::Pause,
+                false => Wanted::Run,
+            })),
+            errands: Vec::with_capacity(vcpus.len()),
             ends,
             ended: Doorbell::new()?,
             standing: Doorbell::new()?,
             alive,
         };
         for vcpu in vcpus {
+            let (errand_sender, errands) = channel();
+            all.errands.push(errand_sender);
             let runner = Runner {
                 buses: Arc::clone(buses),
                 gate: Arc::clone(&all.gate),
+                errands,
                 sender: sender.clone(),
                 ended: all.ended.try_clone()?,
                 standing: all.standing.try_clone()?,
@@ -121,6 +142,34 @@ impl VcpuThreads {
         Ok(())
     }
 
+    /// The state of every vCPU, all of which stand still, in the order of their numbers. `msrs` are
+    /// those of [`Kvm::saved_msrs`](crate::kvm::Kvm::saved_msrs).
+    ///
+    /// # Errors
+    /// KVM's refusal, or a thread that is gone.
+    pub(crate) fn save(&self, msrs: Vec<u32>) -> Result<Vec<VcpuStateV1>, SaveError> {
+        let (sender, saved) = channel();
+        let errand: Errand = Arc::new(move |vcpu| {
+            // Nobody listens any more once one of them has failed.
+            let _ = sender.send(vcpu.save(&msrs));
+        });
+        for errands in &self.errands {
+            // A thread that is gone shows below: its state is missing.
+            let _ = errands.send(Arc::clone(&errand));
+        }
+        drop(errand);
+        self.gate.send_on_errand();
+        let mut states = Vec::with_capacity(self.threads.len());
+        while states.len() < self.threads.len() {
+            match saved.recv_timeout(SAVE_PATIENCE) {
+                Ok(state) => states.push(state?),
+                Err(_) => return Err(SaveError::Cpus),
+            }
+        }
+        states.sort_by_key(|state| state.id);
+        Ok(states)
+    }
+
     /// Rings when a vCPU stands still.
     pub(crate) fn standing(&self) -> &Doorbell {
         &self.standing
@@ -165,6 +214,7 @@ impl Drop for VcpuThreads {
 struct Runner {
     buses: Arc<Buses>,
     gate: Arc<Gate>,
+    errands: Receiver<Errand>,
     sender: Sender<VcpuEnd>,
     ended: Doorbell,
     standing: Doorbell,
@@ -226,7 +276,8 @@ impl Runner {
                 Err(cause) => return Some(VcpuEnd::Host(cause)),
             }
         }
-        self.gate.wait(|| self.standing.ring());
+        let errand = || self.errands.try_iter().for_each(|errand| errand(vcpu));
+        self.gate.wait(|| self.standing.ring(), errand);
         vcpu.tell_of_pause();
         // A limit that came meanwhile has kicked in vain.
         meter.take_account(&self.gate);

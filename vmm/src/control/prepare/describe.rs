@@ -15,6 +15,7 @@ impl Description {
     /// When it cannot be had; nothing has changed then.
     pub(super) fn describe(&mut self, part: Part) -> Result<(), ApiError> {
         let mut next = self.clone();
+        next.touched = true;
         let spec = &mut next.spec;
         match part {
             Part::Machine(machine) => {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use api::error::{ApiError, Code, Dialect};
 use api::http::Response;
 use api::machine::MachineState;
-use api::request::{self, Call};
+use api::request::{self, Call, Restoration};
 use rustix::event::{PollFd, PollFlags};
 
 use super::front::{Client, Front};
@@ -18,11 +18,13 @@ use crate::machine::{HostConsole, MachineError};
 use crate::sys::Signals;
 
 /// How the time before the start ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
     /// A client asks for the start. It is answered by the machine that starts, or by
     /// [`Front::not_started`].
     Start,
+    /// A client asks for a machine of what was saved. It is answered in the same way.
+    Load(Restoration),
     /// A signal asks for the end.
     Stop,
 }
@@ -98,6 +100,17 @@ fn carry_out(front: &mut Front, call: Call, client: Client) -> Option<Prepared> 
             }
             Err(error) => Err(error),
         },
+        Call::Load(from) => match front.description.is_untouched() {
+            true => {
+                front.starter = Some(client);
+                return Some(Prepared::Load(from));
+            }
+            false => Err(ApiError::new(
+                Code::WrongState,
+                "a machine is described already, what was saved is another",
+                "load the snapshot into a monitor that was told nothing but its logger and metrics",
+            )),
+        },
         call => told(front, call),
     };
     front.answer(client, outcome);
@@ -116,6 +129,8 @@ fn told(front: &mut Front, call: Call) -> Result<Response, ApiError> {
         Call::Log(logger) => (front.set_logger)(&logger).map(|()| Response::done()),
         // The table of routes lets none of these through before the start.
         Call::Start
+        | Call::Load(_)
+        | Call::Save(_)
         | Call::PressPowerButton
         | Call::FlushMetrics
         | Call::Events

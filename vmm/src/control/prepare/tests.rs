@@ -302,7 +302,7 @@ fn a_start_is_answered_when_it_is_known_how_it_went() {
         );
         assert_eq!(desk.come().0, 0, "not yet");
         match works {
-            true => desk.front.started(),
+            true => desk.front.started(MachineState::Running),
             false => desk
                 .front
                 .not_started(ApiError::new(Code::BadFile, "no", "")),

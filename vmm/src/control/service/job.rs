@@ -20,6 +20,7 @@ use super::super::pause::Life;
 use super::change::{Change, Grown};
 use super::gone;
 use super::machine::{Device, Effect, Machine};
+use crate::snapshot::{SaveError, Saving, Target};
 
 /// How long the first look for an answer waits. A device that has nothing else to do answers
 /// within it.
@@ -64,6 +65,8 @@ pub(super) enum Work {
     Resuming,
     /// The virtual CPUs may use so much of the host's, in hundredths of one.
     Limiting(Option<NonZeroU32>),
+    /// The machine is to be saved there, and the saving once it has begun.
+    Saving(Target, Option<Saving>),
     /// Devices are asked for their reports.
     Reports(Vec<Asked>, Then),
 }
@@ -98,6 +101,7 @@ impl fmt::Debug for Work {
             Self::Pausing { .. } => "Pausing",
             Self::Resuming => "Resuming",
             Self::Limiting(_) => "Limiting",
+            Self::Saving(..) => "Saving",
             Self::Reports(..) => "Reports",
         })
     }
@@ -239,6 +243,14 @@ impl Job {
                 Some(Ok(Response::done()))
             }
             Work::Limiting(quota) => Some(limit(*quota, machine, front, life)),
+            Work::Saving(to, saving) => {
+                let saved = save(to, saving, patience, machine, front, life)?;
+                Some(
+                    saved
+                        .map(|()| Response::done())
+                        .map_err(|error| unsaved(&error)),
+                )
+            }
             Work::Reports(asked, then) => Some(match collect(asked, patience)? {
                 Ok(()) => then.perform(asked, machine, front, life.state()),
                 Err(SlotGone) => Err(gone()),
@@ -248,7 +260,7 @@ impl Job {
 
     /// Whether nothing will have changed if it is given up now.
     pub(super) fn can_be_dropped(&self) -> bool {
-        !matches!(self.work, Work::Changing(..))
+        !matches!(self.work, Work::Changing(..) | Work::Saving(_, Some(_)))
     }
 
     /// Its client, who is answered once.
@@ -267,6 +279,13 @@ impl Job {
                 Code::DeviceTimeout,
                 format!("{awaited} has not come to rest; the machine runs on"),
                 "the host is slow or its storage hangs: try again",
+            );
+        }
+        if let Work::Saving(..) = self.work {
+            return ApiError::new(
+                Code::DeviceTimeout,
+                "the machine is not saved yet; it still may be",
+                "the host is slow or its storage hangs: look for the files, or try again",
             );
         }
         let (message, hint) = match self.can_be_dropped() {
@@ -318,6 +337,48 @@ fn pause(
     }
     let paused = life.pause(patience)?;
     Some(paused.map_err(|SlotGone| gone()))
+}
+
+/// Carries a saving on.
+fn save(
+    to: &Target,
+    saving: &mut Option<Saving>,
+    patience: Duration,
+    machine: &Machine,
+    front: &Front,
+    life: &Life<'_>,
+) -> Option<Result<(), SaveError>> {
+    let saving = match saving {
+        Some(saving) => saving,
+        None => {
+            if !life.pause.is_paused() {
+                return Some(Err(SaveError::Moved));
+            }
+            let Some(subject) = machine.subject() else {
+                return Some(Err(SaveError::Cpus));
+            };
+            let vcpus = |msrs| life.cpus.save(msrs);
+            let spec = front.spec();
+            match subject.save(spec, vcpus, life.pause.stillness(), to.clone()) {
+                Ok(begun) => saving.insert(begun),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    };
+    saving.within(patience)
+}
+
+/// Why a machine was not saved, as an error of the API.
+fn unsaved(error: &SaveError) -> ApiError {
+    let code = match error {
+        SaveError::Moved => Code::WrongState,
+        _ => Code::HostFailure,
+    };
+    let mut message = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        message = format!("{message}: {cause}");
+    }
+    ApiError::new(code, message, error.remedy())
 }
 
 /// One command to a device, with what undoes it and what it means for later requests.

@@ -16,7 +16,8 @@ use devices::virtio::SlotHandle;
 use devices::virtio::balloon::Settings;
 
 use super::super::description::{Description, VERSION};
-use crate::blueprint::{Blueprint, DeviceKind, DiskBlueprint, DiskSource};
+use crate::blueprint::{DeviceKind, DiskBlueprint, DiskSource};
+use crate::snapshot::Subject;
 
 /// The models of devices that have paths of their own.
 pub(super) const ENTROPY: &str = "virtio-rng";
@@ -29,6 +30,8 @@ pub(super) struct Machine {
     devices: Vec<Device>,
     /// What the virtual CPUs may use of the host's, in hundredths of one.
     pub(super) cpu_quota: Option<NonZeroU32>,
+    /// What it is saved from. None in tests that have no machine.
+    subject: Option<Subject>,
 }
 
 /// A virtio device.
@@ -212,12 +215,14 @@ impl Machine {
             plan,
             devices,
             cpu_quota: None,
+            subject: None,
         }
     }
 }
 
 impl Machine {
-    pub(super) fn new(blueprint: &Blueprint, handles: Vec<(String, SlotHandle)>) -> Self {
+    pub(super) fn new(subject: Subject, handles: Vec<(String, SlotHandle)>) -> Self {
+        let blueprint = &subject.blueprint;
         let plan = blueprint.describe();
         let model = |name: &str| {
             let found = plan.devices.iter().find(|one| one.name == name);
@@ -258,7 +263,13 @@ impl Machine {
             devices: handles.into_iter().map(device).collect(),
             plan,
             cpu_quota: None,
+            subject: Some(subject),
         }
+    }
+
+    /// What it is saved from.
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
     }
 
     pub(super) fn devices(&self) -> &[Device] {

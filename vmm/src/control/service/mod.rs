@@ -16,7 +16,7 @@ use api::error::{ApiError, Code};
 use api::events;
 use api::http::Response;
 use api::machine::MachineState;
-use api::request::Call;
+use api::request::{Call, SnapshotFiles};
 use api::spec::SizeSpec;
 use devices::tty::UserRequest;
 use devices::virtio::SlotHandle;
@@ -26,13 +26,16 @@ use super::front::{Client, Front};
 use super::metrics::MetricsFile;
 use super::pause::Life;
 use super::stop::Event;
-use crate::blueprint::Blueprint;
+use crate::snapshot::{Subject, Target};
 use change::Change;
 use job::{Claim, Job, Then, Work};
 use machine::Machine;
 
 /// How long a device may take to answer before its client is told that it does not.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the memory of a machine may take to be written before its client is told that it does.
+const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often the answer of a device that takes its time is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -62,15 +65,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API of the machine that was built from `blueprint`.
+    /// The API of the machine `subject`, whose devices are reached through `handles`.
     pub(crate) fn new(
         mut front: Front,
-        blueprint: &Blueprint,
+        subject: Subject,
         handles: Vec<(String, SlotHandle)>,
     ) -> Self {
-        let machine = Machine::new(blueprint, handles);
         // What was left to the monitor to choose is known now.
-        let memory = SizeSpec::Bytes(blueprint.memory.bytes);
+        let memory = SizeSpec::Bytes(subject.blueprint.memory.bytes);
+        let machine = Machine::new(subject, handles);
         front.description.spec.memory.get_or_insert(memory);
         Self {
             front,
@@ -164,7 +167,11 @@ impl Api {
                 return None;
             }
             Ok(Begun::Work(claim, work)) => {
-                let deadline = self.now + DEVICE_PATIENCE;
+                let patience = match *work {
+                    Work::Saving(..) => SAVE_PATIENCE,
+                    _ => DEVICE_PATIENCE,
+                };
+                let deadline = self.now + patience;
                 self.jobs
                     .push_back(Job::new(Some(client), claim, *work, deadline));
                 return None;
@@ -189,6 +196,10 @@ impl Api {
             Call::PressPowerButton => event(Event::Request(UserRequest::PowerButton)),
             Call::Pause => work(Some(Claim::Life), Work::Pausing { begun: false }),
             Call::Resume => work(Some(Claim::Life), Work::Resuming),
+            Call::Save(SnapshotFiles { state, memory }) => {
+                let to = Target { state, memory };
+                work(Some(Claim::Life), Work::Saving(to, None))
+            }
             Call::Stop { timeout } => event(Event::Stop(timeout)),
             Call::Kill => event(Event::Request(UserRequest::Quit)),
             Call::Drive { id, change: wanted } => {
@@ -225,11 +236,10 @@ impl Api {
                 )
             }
             // The table of routes lets none of these through after the start.
-            Call::Describe(_) | Call::Start | Call::Log(_) | Call::Count(_) => Err(ApiError::new(
-                Code::WrongState,
-                "the machine is started already",
-                "",
-            )),
+            Call::Describe(_) | Call::Start | Call::Load(_) | Call::Log(_) | Call::Count(_) => {
+                let message = "the machine is started already";
+                Err(ApiError::new(Code::WrongState, message, ""))
+            }
         }
     }
 

@@ -22,6 +22,8 @@ use super::super::description::Description;
 use super::super::pause::{Cpus, Pause};
 use super::machine::Device;
 use super::*;
+use crate::kvm::state::VcpuStateV1;
+use crate::snapshot::SaveError;
 
 /// What devices were told, in order.
 type Told = Arc<Mutex<Vec<String>>>;
@@ -87,6 +89,10 @@ impl Cpus for FakeCpus {
             Some(percent) if percent.get() == 13 => Err(ErrorKind::Unsupported.into()),
             _ => Ok(()),
         }
+    }
+
+    fn save(&self, _: Vec<u32>) -> Result<Vec<VcpuStateV1>, SaveError> {
+        Ok(Vec::new())
     }
 }
 

@@ -1,6 +1,6 @@
-//! The plain loop: one thread, one read or write after another, no ring and no guest. It runs alone,
-//! and once more while another thread keeps a CPU busy as a guest's vCPU does: on hosts whose CPUs
-//! share a core that alone costs a tenth, which is not the monitor's.
+//! The plain loop: one thread, one read or write after another, no ring and no guest. It runs
+//! alone, and once more while another thread keeps a CPU busy as a guest's vCPU does: on hosts
+//! whose CPUs share a core that alone costs a tenth, which is not the monitor's.
 
 use anyhow::{Context, Result};
 use harness::bare::ops::BlockLoad;
