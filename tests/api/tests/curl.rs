@@ -118,3 +118,76 @@ fn bodies_that_curl_sends_in_other_ways() {
     let (text, status) = curl(&served, &form, actions, "").unwrap();
     assert!(status == 400 && text.contains("fault_message"), "{text}");
 }
+
+const README: &str = include_str!("../../../README.md");
+
+/// The commands of the README's session, each with what it prints.
+fn session() -> Vec<(&'static str, Vec<&'static str>)> {
+    let section = README.split("## Through an API").nth(1).unwrap();
+    let block = section.split("```console\n").nth(1).unwrap();
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in block.split("```").next().unwrap().lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command, Vec::new())),
+            (None, Some((_, printed))) => printed.push(line),
+            (None, None) => panic!("the session begins with {line:?}"),
+        }
+    }
+    commands
+}
+
+/// What each command prints, in a shell that has `coracle`, in a folder of its own.
+fn typed(commands: &[&str]) -> Result<Vec<String>> {
+    const END: &str = "-- end of the command --";
+    let folder = tempfile::tempdir()?;
+    let program = harness::coracle()?;
+    let programs = program.parent().context("a folder")?;
+    let mut path = std::ffi::OsString::from(programs);
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let mut script = String::new();
+    for command in commands {
+        script.push_str(command);
+        // What a person's hands take longer for.
+        if command.ends_with('&') {
+            script.push_str("\nuntil [ -S vm.sock ]; do kill -0 $! || exit 1; done");
+        }
+        script.push_str(&format!("\necho; echo '{END}'\n"));
+    }
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-c", &script])
+        .env("PATH", path)
+        .current_dir(folder.path())
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && errors.is_empty(), "{errors}");
+    let text = String::from_utf8(output.stdout).context("no text")?;
+    let mut parts: Vec<_> = text.split(END).map(|part| part.trim().to_owned()).collect();
+    parts.pop();
+    Ok(parts)
+}
+
+#[test]
+fn the_readmes_session_is_as_it_says() {
+    if skip::without_kvm() || skip::without_program("curl") {
+        return;
+    }
+    let session = session();
+    let commands: Vec<_> = session.iter().map(|(command, _)| *command).collect();
+    let printed = typed(&commands).unwrap();
+    assert!(
+        session.len() > 10 && printed.len() == session.len(),
+        "{printed:?}"
+    );
+    for ((command, expected), printed) in session.iter().zip(printed) {
+        match expected.as_slice() {
+            [] => assert_eq!(printed, "", "{command}"),
+            // A line that is told by its beginning.
+            [line] if line.ends_with(" …") => {
+                let begins = printed.starts_with(line.trim_end_matches(" …"));
+                assert!(begins, "{command}: {printed}");
+            }
+            lines => assert_eq!(printed, lines.join("\n"), "{command}"),
+        }
+    }
+}

@@ -6,6 +6,7 @@ use anyhow::Result;
 use api::client::{Answer, Client};
 use api::http::Method;
 use boot_tests::{client, code, judge};
+use harness::netns::Namespace;
 use harness::vm::SHORTLY;
 use harness::{Machine, TestVm, guests, skip};
 use rustix::process::Signal;
@@ -236,12 +237,12 @@ fn counters_and_the_log_go_where_clients_want_them() {
         assert_eq!(line["block_d"]["read_count"], 0, "{line}");
         assert_eq!(line["block"]["write_bytes"], 0, "{line}");
     }
-    // The end is told too.
+    // The start, what was asked for, and the end.
     let kill = json!({"action": "kill"});
     let killed = waiting.put("/coracle/v1/actions", &kill).unwrap();
     assert_eq!(killed.status, 204);
     waiting.machine.exit(SHORTLY).unwrap();
-    assert_eq!(lines().len(), before.len() + 1);
+    assert_eq!(lines().len(), 3);
     let log = std::fs::read_to_string(&log).unwrap();
     for words in [
         "[vm-1:main:INFO] The request was executed successfully. Status code: 204 No Content.",
@@ -252,6 +253,55 @@ fn counters_and_the_log_go_where_clients_want_them() {
         assert!(log.contains(words), "no {words:?}: {log}");
     }
     assert!(!log.contains("secret"), "{log}");
+}
+
+/// With the taps of a namespace of its own, which takes root.
+#[test]
+fn a_tap_is_described_and_its_limits_change() {
+    if skip::without_kvm() {
+        return;
+    }
+    let Some(space) = Namespace::new().unwrap() else {
+        return;
+    };
+    space.ip("tuntap add dev vm0 mode tap").unwrap();
+    space.enter(|| on_a_tap().unwrap()).unwrap();
+}
+
+fn on_a_tap() -> Result<()> {
+    let mut waiting = Waiting::new(TestVm::served()?)?;
+    waiting.describe(&guests::halt())?;
+    let interface = json!({"iface_id": "n1", "host_dev_name": "vm0",
+        "guest_mac": "06:00:00:00:00:01"});
+    let at = "/network-interfaces/n1";
+    let mmds = json!({"network_interfaces": ["n1"], "version": "V2"});
+    assert_eq!(waiting.put("/mmds/config", &mmds)?.status, 400, "too early");
+    assert_eq!(waiting.put(at, &interface)?.status, 204);
+    assert_eq!(
+        waiting.client.request(Method::Delete, at, None)?.status,
+        204
+    );
+    assert_eq!(waiting.put(at, &interface)?.status, 204);
+    assert_eq!(waiting.put("/mmds/config", &mmds)?.status, 204);
+    let patch = json!({"iface_id": "n1", "rx_rate_limiter": {"ops":
+        {"size": 10, "refill_time": 100}}});
+    assert_eq!(waiting.client.patch(at, &patch)?.status, 400, "too early");
+    assert_eq!(waiting.start()?.status, 204);
+    assert_eq!(waiting.client.patch(at, &patch)?.status, 204);
+    assert_eq!(waiting.put(at, &interface)?.status, 400, "too late");
+    let told = waiting.client.get("/vm/config")?.json()["network-interfaces"][0].take();
+    assert_eq!(told["host_dev_name"], "vm0");
+    assert_eq!(told["guest_mac"], "06:00:00:00:00:01");
+    assert_eq!(told["rx_rate_limiter"]["ops"]["size"], 10);
+    // The tap is the machine's: nobody else can have it.
+    let mut other = Waiting::new(TestVm::served()?)?;
+    other.describe(&guests::halt())?;
+    assert_eq!(other.put(at, &interface)?.status, 204);
+    let refused = other.start()?;
+    assert_eq!(refused.status, 400);
+    let message = refused.json()["fault_message"].to_string();
+    assert!(message.contains("vm0"), "{message}");
+    Ok(())
 }
 
 #[test]

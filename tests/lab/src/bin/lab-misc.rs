@@ -8,9 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const MIB: usize = 1 << 20;
+/// A moment that is longer is no moment of a guest that runs.
+const PAUSE: Duration = Duration::from_secs(5);
 /// How long something that takes the guest and the host some time is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,7 @@ fn main() -> Result<()> {
         ["above", mib] => resident(mib, |has, limit| has > limit),
         ["api", method, path, body, wanted] => api(method, path, body, wanted),
         ["port", path] => port(path),
+        ["still"] => still(),
         other => bail!("no such work: {other:?}"),
     }
 }
@@ -53,15 +56,52 @@ fn resident(mib: &str, right: impl Fn(usize, usize) -> bool) -> Result<()> {
 
 /// The resident bytes of the one monitor that runs.
 fn monitor() -> Result<usize> {
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if name.trim() == "coracle" {
-            let pages = std::fs::read_to_string(entry.path().join("statm"))?;
-            let resident = pages.split_whitespace().nth(1).context("statm is odd")?;
-            return Ok(resident.parse::<usize>()? * 4096);
+    let pages = std::fs::read_to_string(monitors_folder()?.join("statm"))?;
+    let resident = pages.split_whitespace().nth(1).context("statm is odd")?;
+    Ok(resident.parse::<usize>()? * 4096)
+}
+
+/// The folder in /proc of the one monitor that runs.
+fn monitors_folder() -> Result<PathBuf> {
+    let mut all = std::fs::read_dir("/proc")?.flatten();
+    let is_it = |path: &Path| {
+        let name = std::fs::read_to_string(path.join("comm"));
+        name.is_ok_and(|name| name.trim() == "coracle")
+    };
+    let found = all.find(|entry| is_it(&entry.path()));
+    Ok(found.context("no monitor runs")?.path())
+}
+
+/// Watches the monitor's vCPUs for longer than a pause has to last: none of them runs.
+fn still() -> Result<()> {
+    let before = vcpus()?;
+    let started = Instant::now();
+    while started.elapsed() < PAUSE + Duration::from_secs(1) {
+        setup::rest();
+    }
+    let after = vcpus()?;
+    if before != after || before.is_empty() {
+        bail!("the vCPUs ran: {before:?}, then {after:?}");
+    }
+    println!("still: {before:?}");
+    Ok(())
+}
+
+/// The name of each vCPU's thread and how long it has run, in the host's ticks.
+fn vcpus() -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for task in std::fs::read_dir(monitors_folder()?.join("task"))?.flatten() {
+        let text = std::fs::read_to_string(task.path().join("stat"))?;
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        if let [_, name, rest @ ..] = fields.as_slice()
+            && name.starts_with("(vcpu-")
+        {
+            // utime and stime, counted from the state (proc(5)).
+            let used = rest.get(11..13).context("stat is odd")?;
+            all.push(format!("{name} {used:?}"));
         }
     }
-    bail!("no monitor runs")
+    Ok(all)
 }
 
 /// Sends a request until its answer contains what is wanted.
@@ -139,6 +179,7 @@ fn guest() -> Result<()> {
             "echo" => echo(value)?,
             "random" => random(value.parse().context("a number of bytes")?)?,
             "watchdog" => watchdog()?,
+            "pause" => stand_still()?,
             "reboot" => reboot(RebootCommand::Restart).context("rebooting")?,
             "poweroff" => reboot(RebootCommand::PowerOff).context("powering off")?,
             "panic" => return Ok(()),
@@ -238,6 +279,28 @@ fn random(bytes: usize) -> Result<()> {
     let pace = if seconds >= 2 { "slowly" } else { "fast" };
     println!("lab-misc: random {pace}, {seconds} s");
     Ok(())
+}
+
+/// Ticks until a moment is long, as it is for who stands still: both clocks have gone on by as
+/// much, and time is right again.
+fn stand_still() -> Result<()> {
+    println!("lab-misc: ticking");
+    let now = || (Instant::now(), SystemTime::now());
+    let mut last = now();
+    loop {
+        setup::rest();
+        let next = now();
+        let passed = next.0.duration_since(last.0);
+        if passed >= PAUSE {
+            let wall = next.1.duration_since(last.1).context("time went back")?;
+            if wall.abs_diff(passed) > Duration::from_millis(50) {
+                bail!("{passed:?} have passed, and {wall:?} on the wall");
+            }
+            println!("lab-misc: stood still for {passed:?}");
+            return Ok(());
+        }
+        last = next;
+    }
 }
 
 /// Starts the watchdog, feeds it once, and hangs.

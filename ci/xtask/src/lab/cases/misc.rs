@@ -29,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
             )
         },
     ];
+    cases.extend(["generic", "lean"].map(pause));
     for case in &mut cases {
         case.seconds = LIMIT_SECONDS;
     }
@@ -84,6 +85,34 @@ fn balloon() -> Case {
         beside("api GET /balloon/statistics - \"actual_mib\":0"),
         Step::Send(String::new()),
         expect("did fill:300"),
+    ]);
+    case
+}
+
+/// A guest of two vCPUs stands still while its monitor answers: no vCPU runs, and for the guest
+/// no time passes between two moments but on its clock. Then it goes on.
+fn pause(kernel: &str) -> Case {
+    let options = ["--cpus", "2", "--api-sock", "/tmp/api"];
+    let mut case = case("pause", &options, "", "pause,reboot", "");
+    case.name = format!("{kernel}-misc-pause");
+    if kernel == "lean" {
+        for argument in &mut case.arguments {
+            *argument = argument
+                .replace("/kernels/generic", "/kernels/lean")
+                .replace("/initrds/misc", "/initrds/lean-misc");
+        }
+    }
+    case.exit = REBOOTED;
+    case.steps.extend([
+        expect("lab-misc: ticking"),
+        beside("api PATCH /vm {\"state\":\"Paused\"} 204"),
+        beside("api GET / - \"Paused\""),
+        beside("still"),
+        beside("api GET /coracle/v1/devices - virtio"),
+        beside("api PATCH /vm {\"state\":\"Resumed\"} 204"),
+        beside("api GET / - \"Running\""),
+        expect("lab-misc: stood still"),
+        expect("did pause"),
     ]);
     case
 }
