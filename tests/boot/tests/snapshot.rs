@@ -264,6 +264,51 @@ fn what_cannot_be_restored_is_refused_and_leaves_the_monitor_waiting() {
     monitor.answers().unwrap();
 }
 
+/// The state with another kind in the bytes of a device, under checksums that are right.
+fn with_a_device_changed(state: &[u8]) -> Vec<u8> {
+    let mut state = state.to_vec();
+    let number = |state: &[u8], at: usize| {
+        usize::try_from(u64::from_le_bytes(*state[at..].first_chunk().unwrap())).unwrap()
+    };
+    let count = u32::from_le_bytes(*state[12..].first_chunk().unwrap());
+    let entries = (0..usize::try_from(count).unwrap()).map(|place| 64 + place * 80);
+    let table = 64..64 + entries.len() * 80;
+    // The block device is behind others, which are restored before it.
+    let is_disk = |at: &usize| state[*at..].starts_with(b"device\0") && state[at + 16] == b'd';
+    let entry = entries.clone().find(is_disk).expect("a disk");
+    let (offset, bytes) = (number(&state, entry + 56), number(&state, entry + 64));
+    // A list's length and the text of the kind, whose length is before it too.
+    state[offset + 8] ^= 1;
+    let sum = crc32fast::hash(&state[offset..offset + bytes]);
+    state[entry + 52..entry + 56].copy_from_slice(&sum.to_le_bytes());
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&state[..60]);
+    sum.update(&state[table]);
+    state[60..64].copy_from_slice(&sum.finalize().to_le_bytes());
+    state
+}
+
+#[test]
+fn a_restore_that_fails_half_way_leaves_nothing() {
+    if skip::without_kvm() {
+        return;
+    }
+    let files = Files::saved().unwrap();
+    let state = std::fs::read(&files.state).unwrap();
+    std::fs::write(&files.state, with_a_device_changed(&state)).unwrap();
+    let mut monitor = Monitor::new().unwrap();
+    for _ in 0..3 {
+        let refused = monitor.load(&files, true).unwrap();
+        assert_eq!(refused.status, 400, "{refused:?}");
+        let message = refused.json()["fault_message"].to_string();
+        assert!(message.contains("cannot be restored"), "{message}");
+        assert_eq!(monitor.state().unwrap(), "Not started");
+    }
+    std::fs::write(&files.state, &state).unwrap();
+    assert_eq!(monitor.load(&files, true).unwrap().status, 204);
+    monitor.answers().unwrap();
+}
+
 #[test]
 fn a_monitor_that_was_told_of_a_machine_takes_no_other() {
     if skip::without_kvm() {

@@ -184,6 +184,8 @@ impl Control {
             Ok(Ended::Reset(ResetCause::TripleFault)) => End::TripleFault,
             Err(_) => End::Failed,
         };
+        // Who still reads the machine's memory is to leave nothing half written.
+        self.pause.stillness().end();
         if let Some(api) = &mut self.api {
             api.end(how);
         }

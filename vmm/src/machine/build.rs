@@ -243,8 +243,17 @@ fn start_threads(
         }
         Some(saved) => {
             let io = IoThread::start(io)?;
-            let vcpus = restore(&machine.vm, needs, &machine.devices, &saved)?;
-            Ok((start(vcpus)?, io))
+            let vcpus = restore(&machine.vm, needs, &machine.devices, &saved);
+            match vcpus.and_then(start) {
+                Ok(vcpus) => Ok((vcpus, io)),
+                Err(error) => {
+                    // With it go the devices, and their locks on disks.
+                    if io.stop_within(TEARDOWN) {
+                        let _ = io.join();
+                    }
+                    Err(error)
+                }
+            }
         }
     }
 }

@@ -263,6 +263,14 @@ impl Job {
         !matches!(self.work, Work::Changing(..) | Work::Saving(_, Some(_)))
     }
 
+    /// The machine has come to its end: waits that long for what must not be left half done.
+    pub(super) fn end_within(&self, patience: Duration) {
+        if let Work::Saving(_, Some(saving)) = &self.work {
+            // However it ends.
+            let _ = saving.within(patience);
+        }
+    }
+
     /// Its client, who is answered once.
     pub(super) fn take_client(&mut self, now: bool) -> Option<Client> {
         self.client.take_if(|_| now)

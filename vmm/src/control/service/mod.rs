@@ -37,6 +37,10 @@ const DEVICE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the memory of a machine may take to be written before its client is told that it does.
 const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long a machine that comes to its end while it is saved waits for the writer to take back
+/// what it has begun.
+const SAVE_GRACE: Duration = Duration::from_secs(5);
+
 /// How often the answer of a device that takes its time is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -130,6 +134,7 @@ impl Api {
         if self.front.metrics.is_some() {
             job::count_at_end(&self.machine, &mut self.front, self.state);
         }
+        self.jobs.iter().for_each(|job| job.end_within(SAVE_GRACE));
         self.front.tell(&events::Event::Ended { how });
         self.front.server.end_streams();
     }
