@@ -321,9 +321,24 @@ impl<A: Decode, B: Decode> Decode for (A, B) {
     }
 }
 
-/// Makes a struct of saved state: its fields are encoded in their order.
+/// Makes a struct of saved state: its fields are encoded in their order. With `: "kind", version`
+/// after its name it is a [`Section`](crate::state::Section) too.
 #[macro_export]
 macro_rules! state {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis struct $name:ident: $section:literal, $version:literal { $($fields:tt)* }
+    ) => {
+        $crate::state! {
+            $(#[$meta])*
+            $visibility struct $name { $($fields)* }
+        }
+
+        impl $crate::state::Section for $name {
+            const KIND: &'static str = $section;
+            const VERSION: u16 = $version;
+        }
+    };
     (
         $(#[$meta:meta])*
         $visibility:vis struct $name:ident {
@@ -360,7 +375,7 @@ mod tests {
 
     state! {
         /// One of each.
-        struct Sample {
+        struct Sample: "sample", 3 {
             small: u8,
             large: u64,
             flag: bool,
@@ -406,11 +421,6 @@ mod tests {
         }
         let longer = [bytes, vec![0; 3]].concat();
         assert_eq!(Sample::from_bytes(&longer), Err(BadState::Long(3)));
-    }
-
-    impl Section for Sample {
-        const KIND: &'static str = "sample";
-        const VERSION: u16 = 3;
     }
 
     #[test]

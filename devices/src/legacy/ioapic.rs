@@ -167,7 +167,7 @@ impl IoApic {
 
 state! {
     /// The I/O APIC.
-    pub struct IoApicStateV1 {
+    pub struct IoApicStateV1: "ioapic", 1 {
         /// Its identity, as its register has it.
         pub id: u32,
         /// Which register is selected.
@@ -175,11 +175,6 @@ state! {
         /// The redirection entries.
         pub pins: Vec<u64>,
     }
-}
-
-impl Section for IoApicStateV1 {
-    const KIND: &'static str = "ioapic";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for IoApic {

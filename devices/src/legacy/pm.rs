@@ -81,15 +81,10 @@ impl BusDevice for Pm {
 
 state! {
     /// The power registers.
-    pub struct PmStateV1 {
+    pub struct PmStateV1: "pm", 1 {
         /// Events since the last read.
         pub events: u8,
     }
-}
-
-impl Section for PmStateV1 {
-    const KIND: &'static str = "pm";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for Pm {

@@ -103,7 +103,7 @@ impl BusDevice for Pvpanic {
 
 state! {
     /// The port, which reports a first panic only.
-    pub struct PvpanicStateV1 {
+    pub struct PvpanicStateV1: "pvpanic", 1 {
         /// The panics that it was told of.
         pub panics: u64,
         /// The starts of crash kernels.
@@ -111,11 +111,6 @@ state! {
         /// What nobody understood.
         pub unknown: u64,
     }
-}
-
-impl Section for PvpanicStateV1 {
-    const KIND: &'static str = "pvpanic";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for Pvpanic {

@@ -152,15 +152,10 @@ impl BusDevice for Watchdog {
 
 state! {
     /// A watchdog in a pause.
-    pub struct WatchdogStateV1 {
+    pub struct WatchdogStateV1: "watchdog", 1 {
         /// What is left of its time, in nanoseconds; none if the guest has not started it.
         pub left_ns: Option<u64>,
     }
-}
-
-impl Section for WatchdogStateV1 {
-    const KIND: &'static str = "watchdog";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for Watchdog {

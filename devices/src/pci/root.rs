@@ -195,17 +195,12 @@ impl BusDevice for ConfigPorts {
 
 state! {
     /// The ports, and the host bridge that comes with every bus.
-    pub struct PciStateV1 {
+    pub struct PciStateV1: "pci", 1 {
         /// What is in the address register.
         pub address: u32,
         /// The host bridge's configuration space.
         pub bridge: [u8; header::LEN],
     }
-}
-
-impl Section for PciStateV1 {
-    const KIND: &'static str = "pci";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for ConfigPorts {

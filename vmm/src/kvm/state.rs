@@ -41,7 +41,7 @@ pub enum RestoreError {
 
 state! {
     /// A vCPU between two runs, every exit completed.
-    pub struct VcpuStateV1 {
+    pub struct VcpuStateV1: "vcpu", 1 {
         /// Its number, which is its APIC id too.
         pub id: u8,
         /// The rate of its time stamp counter, in kHz.
@@ -71,7 +71,7 @@ state! {
 
 state! {
     /// What the machine has beside its vCPUs.
-    pub struct VmStateV1 {
+    pub struct VmStateV1: "vm", 1 {
         /// The guest's clock of KVM (kvmclock), in nanoseconds.
         pub clock_ns: u64,
     }

@@ -10,20 +10,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::state;
-use devices::state::{BadState, NotSaved, Persist, Section};
+use devices::state::{BadState, NotSaved, Persist};
 
 use super::format::{Builder, FormatError, Sections};
 
 state! {
     /// A device, with its kind and version in front.
-    struct DeviceStateV1 {
+    struct DeviceStateV1: "device", 1 {
         state: Vec<u8>,
     }
-}
-
-impl Section for DeviceStateV1 {
-    const KIND: &'static str = "device";
-    const VERSION: u16 = 1;
 }
 
 /// A device that could not be saved.

@@ -4,14 +4,12 @@ use std::path::Path;
 
 use api::spec::MachineSpec;
 use devices::state;
-use devices::state::Section;
 
 use crate::blueprint::Blueprint;
-use crate::kvm::state::{VcpuStateV1, VmStateV1};
 
 state! {
     /// The machine.
-    pub struct MachineStateV1 {
+    pub struct MachineStateV1: "machine", 1 {
         /// What it was made of: a `MachineSpec`, as JSON.
         pub spec: String,
         /// What its kernel was started with.
@@ -29,21 +27,6 @@ state! {
         /// The user's disks as they were, in the order of the specification.
         pub disks: Vec<DiskMarkV1>,
     }
-}
-
-impl Section for MachineStateV1 {
-    const KIND: &'static str = "machine";
-    const VERSION: u16 = 1;
-}
-
-impl Section for VmStateV1 {
-    const KIND: &'static str = "vm";
-    const VERSION: u16 = 1;
-}
-
-impl Section for VcpuStateV1 {
-    const KIND: &'static str = "vcpu";
-    const VERSION: u16 = 1;
 }
 
 state! {

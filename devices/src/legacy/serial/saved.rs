@@ -13,7 +13,7 @@ const INTERRUPTS: u8 = 0b110;
 
 state! {
     /// The registers of the port, and what tells whether its guest listens.
-    pub struct SerialStateV1 {
+    pub struct SerialStateV1: "serial", 1 {
         /// The low byte of the divisor.
         pub divisor_low: u8,
         /// The high byte of it.
@@ -43,11 +43,6 @@ state! {
         /// Whether the port is connected to itself.
         pub loopback: bool,
     }
-}
-
-impl Section for SerialStateV1 {
-    const KIND: &'static str = "serial";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for Serial {

@@ -9,7 +9,7 @@ use super::pages::Pages;
 use super::statistics::Statistics;
 use super::{Balloon, HINT_COMMAND, Hinting, TARGET, page_count};
 use crate::state;
-use crate::state::{BadState, Section};
+use crate::state::BadState;
 
 /// Statistics are never asked for more often: whoever sets the interval does it in seconds.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ state! {
 
 state! {
     /// A balloon.
-    pub struct BalloonStateV1 {
+    pub struct BalloonStateV1: "balloon", 1 {
         /// How much the guest is to give up.
         pub target_bytes: u64,
         /// How often it is asked for statistics, in nanoseconds; zero for never.
@@ -44,11 +44,6 @@ state! {
         /// Its statistics, by tag.
         pub statistics: Vec<Option<u64>>,
     }
-}
-
-impl Section for BalloonStateV1 {
-    const KIND: &'static str = "balloon";
-    const VERSION: u16 = 1;
 }
 
 impl Balloon {

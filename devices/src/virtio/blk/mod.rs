@@ -126,15 +126,10 @@ impl Counters {
 
 state! {
     /// A block device: at rest it has no request, and the configuration knows of its cache.
-    pub struct BlockStateV1 {
+    pub struct BlockStateV1: "block", 1 {
         /// Its limits.
         pub limits: LimitsStateV1,
     }
-}
-
-impl Section for BlockStateV1 {
-    const KIND: &'static str = "block";
-    const VERSION: u16 = 1;
 }
 
 /// A disk for the guest.

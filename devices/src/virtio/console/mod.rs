@@ -60,7 +60,7 @@ struct Running {
 
 state! {
     /// A console. What was typed and not read by the guest is not of it.
-    pub struct ConsoleStateV1 {
+    pub struct ConsoleStateV1: "console", 1 {
         /// Taken from the guest and not yet by the output.
         pub unsent: Vec<u8>,
         /// Whether input waits for the guest's first output.
@@ -68,11 +68,6 @@ state! {
         /// Its queues, if it was started.
         pub stream: Option<StreamStateV1>,
     }
-}
-
-impl Section for ConsoleStateV1 {
-    const KIND: &'static str = "console";
-    const VERSION: u16 = 1;
 }
 
 /// A console: what the guest writes goes to an output, what a source gives goes to the guest.

@@ -6,7 +6,7 @@
 use super::{Net, wire};
 use crate::limit::LimitsStateV1;
 use crate::state;
-use crate::state::{BadState, Section};
+use crate::state::BadState;
 
 state! {
     /// What a driver has asked for with commands.
@@ -20,7 +20,7 @@ state! {
 
 state! {
     /// A network device.
-    pub struct NetStateV1 {
+    pub struct NetStateV1: "net", 1 {
         /// Whether the host has not taken the link down.
         pub up: bool,
         /// How much the guest may receive.
@@ -30,11 +30,6 @@ state! {
         /// Its driver, if the device was started.
         pub driver: Option<NetDriverStateV1>,
     }
-}
-
-impl Section for NetStateV1 {
-    const KIND: &'static str = "net";
-    const VERSION: u16 = 1;
 }
 
 impl Net {

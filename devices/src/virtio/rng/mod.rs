@@ -43,15 +43,10 @@ struct Running {
 
 state! {
     /// An entropy device.
-    pub struct RngStateV1 {
+    pub struct RngStateV1: "rng", 1 {
         /// Its limits.
         pub limits: LimitsStateV1,
     }
-}
-
-impl Section for RngStateV1 {
-    const KIND: &'static str = "rng";
-    const VERSION: u16 = 1;
 }
 
 /// A source of random bytes, without features or configuration.

@@ -237,7 +237,7 @@ impl BusDevice for MmioTransport {
 
 state! {
     /// A window and the device behind it.
-    pub struct MmioStateV1 {
+    pub struct MmioStateV1: "virtio-mmio", 1 {
         /// Which 32 features of the device are shown.
         pub device_features_select: u32,
         /// Which 32 features of the driver are set.
@@ -247,11 +247,6 @@ state! {
         /// All else.
         pub core: CoreStateV1,
     }
-}
-
-impl Section for MmioStateV1 {
-    const KIND: &'static str = "virtio-mmio";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for MmioTransport {

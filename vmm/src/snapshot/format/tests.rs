@@ -5,15 +5,10 @@ use devices::state::Encode;
 
 state! {
     /// The state of a lamp.
-    struct LampStateV1 {
+    struct LampStateV1: "lamp", 1 {
         on: bool,
         hours: u32,
     }
-}
-
-impl Section for LampStateV1 {
-    const KIND: &'static str = "lamp";
-    const VERSION: u16 = 1;
 }
 
 /// The lamp as a later version has it.

@@ -6,7 +6,7 @@
 use super::super::queues::{self, CHUNK, Queues, StreamStateV1};
 use super::{Port, Ports, Untold};
 use crate::state;
-use crate::state::{BadState, Section};
+use crate::state::BadState;
 
 state! {
     /// What the driver is still to be told of a port.
@@ -46,17 +46,12 @@ state! {
 
 state! {
     /// A device of ports.
-    pub struct PortsStateV1 {
+    pub struct PortsStateV1: "console-ports", 1 {
         /// Whether the driver has asked for the ports, if the device was started.
         pub introduced: Option<bool>,
         /// The ports.
         pub ports: Vec<PortStateV1>,
     }
-}
-
-impl Section for PortsStateV1 {
-    const KIND: &'static str = "console-ports";
-    const VERSION: u16 = 1;
 }
 
 impl Port {

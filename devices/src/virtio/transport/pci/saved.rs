@@ -7,7 +7,7 @@ use crate::state::{BadState, NotSaved, Persist, Section};
 
 state! {
     /// A function and the device behind it.
-    pub struct PciStateV1 {
+    pub struct PciStateV1: "virtio-pci", 1 {
         /// Which 32 features of the device are shown.
         pub device_features_select: u32,
         /// Which 32 features of the driver are set.
@@ -23,11 +23,6 @@ state! {
         /// All else.
         pub core: CoreStateV1,
     }
-}
-
-impl Section for PciStateV1 {
-    const KIND: &'static str = "virtio-pci";
-    const VERSION: u16 = 1;
 }
 
 impl Persist for PciTransport {
