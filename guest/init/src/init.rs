@@ -95,7 +95,7 @@ fn start(arguments: &[String]) -> Result<Pid, String> {
             "TERM",
             std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()),
         );
-    let child = command
+    let child = sys::with_all_signals(&mut command)
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
     i32::try_from(child.id())

@@ -84,7 +84,7 @@ fn run_line(line: &str, status: u8) -> Next {
 }
 
 fn run_program(name: &str, arguments: &[String]) -> u8 {
-    match Command::new(name).args(arguments).status() {
+    match sys::with_all_signals(Command::new(name).args(arguments)).status() {
         Ok(status) => status
             .code()
             .and_then(|code| u8::try_from(code).ok())

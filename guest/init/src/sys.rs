@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::ptr;
 
 use rustix::fs::OFlags;
 
@@ -27,12 +30,27 @@ fn set_of(signals: &[Signal]) -> libc::sigset_t {
     unsafe { set.assume_init() }
 }
 
-/// Blocks `signals` in this thread. Programs started later begin with an empty mask, because
-/// the standard library clears it for them.
+/// Blocks `signals` in this thread, and in programs that are started later unless
+/// [`with_all_signals`] lets them have theirs.
 pub(crate) fn block(signals: &[Signal]) {
     let set = set_of(signals);
     // SAFETY: the set is initialised and outlives the call; no old mask is asked for.
-    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+}
+
+/// Has `command` start its program with no signal blocked: it would inherit ours, and a shell then
+/// knows neither of its children's ends nor of Ctrl-C.
+pub(crate) fn with_all_signals(command: &mut Command) -> &mut Command {
+    let set = set_of(&[]);
+    let unblock = move || {
+        // SAFETY: the set is initialised and outlives the call; no old mask is asked for.
+        match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(unblock) }
 }
 
 /// Waits for one of `signals`, which must be blocked, without waking up for anything else.
@@ -40,7 +58,7 @@ pub(crate) fn wait(signals: &[Signal]) -> Signal {
     let set = set_of(signals);
     loop {
         // SAFETY: the set is initialised and outlives the call; no details are asked for.
-        let got = unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
+        let got = unsafe { libc::sigwaitinfo(&raw const set, ptr::null_mut()) };
         if got > 0 {
             return Signal(got);
         }

@@ -22,6 +22,13 @@ fn a_shell_that_runs_commands_and_powers_off() {
     let mut terminal = shell(&[]);
     run(&mut terminal, "echo $((6 * 7))", "42");
     run(&mut terminal, "cat /proc/1/comm", "init");
+    // The shell hears of its children and of Ctrl-C.
+    run(&mut terminal, "true & wait; echo waited $?", "waited 0");
+    let sleeps = b"sh -c 'echo ready $((6 * 8)); exec sleep 1000'\r";
+    terminal.type_keys(sleeps).unwrap();
+    terminal.expect("ready 48", COMMAND).unwrap();
+    terminal.type_keys(b"\x03").unwrap();
+    run(&mut terminal, "echo $((6 * 9))", "54");
     leave(&mut terminal);
 }
 
