@@ -233,6 +233,8 @@ impl Control {
         if self.io_ended.clear() {
             return Err(ControlError::IoThread);
         }
+        // Who waits for them looks at the vCPUs in each turn.
+        threads.standing().clear();
         // In this order: what a vCPU reported before its end is seen when its end is.
         let ends: Vec<_> = std::iter::from_fn(|| threads.next_end()).collect();
         let power = std::iter::from_fn(|| self.power_events.take()).collect();
