@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use api::client::{Answer, Client};
 use api::http::Method;
-use boot_tests::{client, code};
+use boot_tests::{client, code, shell};
+use harness::pty::OnTerminal;
 use harness::vm::SHORTLY;
 use harness::{Machine, TestVm, guests, skip};
 use rustix::process::Signal;
@@ -171,6 +172,67 @@ fn a_machine_goes_on_in_another_monitor() {
     second.vm("Resumed").unwrap();
     assert_eq!(second.state().unwrap(), "Running");
     second.answers().unwrap();
+}
+
+/// Linux with two vCPUs, which has a program running and a word in its shell.
+#[test]
+fn linux_goes_on_in_another_monitor() {
+    if skip::without_kvm() {
+        return;
+    }
+    let files = Files::new().unwrap();
+    let vm = TestVm::new().unwrap();
+    let socket = vm.socket();
+    let vm = vm.args(&["--cpus", "2", "--api-sock"]).arg(&socket);
+    let mut first = shell::start(&vm.command().unwrap(), 97, 31).unwrap();
+    let say = |terminal: &mut OnTerminal, command: &str, wanted: &str| {
+        shell::run(terminal, command, wanted).unwrap();
+    };
+    say(
+        &mut first,
+        "kept=$((6 * 7)); echo 1 > /tmp/file; echo $((kept + 1))",
+        "43",
+    );
+    say(
+        &mut first,
+        "(sleep 1; echo awake > /tmp/sleeper) & echo on its way",
+        "way",
+    );
+    let mut client = client(&socket).unwrap();
+    let paused = client.patch("/vm", &json!({"state": "Paused"})).unwrap();
+    assert_eq!(paused.status, 204, "{paused:?}");
+    let body = json!({"snapshot_path": files.state, "mem_file_path": files.memory});
+    let body = body.to_string();
+    let saved = client.request(Method::Put, "/snapshot/create", Some(body.as_bytes()));
+    assert_eq!(saved.unwrap().status, 204);
+    drop(first);
+
+    let vm = TestVm::served().unwrap();
+    let socket = vm.socket();
+    let mut second = OnTerminal::start(&vm.command().unwrap(), 97, 31).unwrap();
+    let mut client = boot_tests::client(&socket).unwrap();
+    let backend = json!({"backend_type": "File", "backend_path": files.memory});
+    let body = json!({
+        "snapshot_path": files.state, "mem_backend": backend, "resume_vm": true,
+    });
+    let body = body.to_string();
+    let loaded = client.request(Method::Put, "/snapshot/load", Some(body.as_bytes()));
+    assert_eq!(loaded.unwrap().status, 204);
+    say(
+        &mut second,
+        "echo kept=$kept file=$(cat /tmp/file)",
+        "kept=42 file=1",
+    );
+    // Its timers run, on both CPUs.
+    say(&mut second, "wait; cat /tmp/sleeper", "awake");
+    say(
+        &mut second,
+        "for c in 1 2; do taskset $c echo cpu $c; done",
+        "cpu 2",
+    );
+    second.type_keys(b"poweroff\r").unwrap();
+    let end = second.exit(shell::COMMAND).unwrap();
+    assert_eq!(end.code(), Some(code::POWERED_OFF));
 }
 
 #[test]
