@@ -63,6 +63,14 @@ impl BadState {
     pub fn unless(good: bool, what: &'static str, value: impl Into<u64>) -> Result<(), Self> {
         good.then_some(()).ok_or_else(|| Self::value(what, value))
     }
+
+    /// Nothing, where there are as many of something as there have to be.
+    ///
+    /// # Errors
+    /// [`BadState::Value`] otherwise.
+    pub fn unless_as_many(what: &'static str, found: usize, expected: usize) -> Result<(), Self> {
+        Self::unless(found == expected, what, found as u64)
+    }
 }
 
 /// Features by their numbers, as the specification has them.

@@ -189,8 +189,7 @@ impl Persist for IoApic {
 
     fn restore(&mut self, state: &[u8]) -> Result<(), BadState> {
         let state = IoApicStateV1::from_tagged(state)?;
-        let count = state.pins.len();
-        BadState::unless(count == self.pins.len(), "the number of pins", count as u64)?;
+        BadState::unless_as_many("the number of pins", state.pins.len(), self.pins.len())?;
         BadState::unless(state.id & !ID_MASK == 0, "an I/O APIC's identity", state.id)?;
         let bad = |entry: &&u64| *entry & !(WRITABLE | REMOTE_IRR) != 0;
         if let Some(entry) = state.pins.iter().find(bad) {

@@ -236,11 +236,10 @@ impl Msix {
     /// # Errors
     /// When it cannot have that.
     pub(crate) fn restore(&mut self, state: &MsixStateV1) -> Result<(), BadState> {
-        let count = state.vectors.len();
-        BadState::unless(
-            count == self.vectors.len(),
+        BadState::unless_as_many(
             "the number of vectors",
-            count as u64,
+            state.vectors.len(),
+            self.vectors.len(),
         )?;
         let possible = state.control & !CONTROL_WRITABLE == 0;
         BadState::unless(possible, "the control word of MSI-X", state.control)?;

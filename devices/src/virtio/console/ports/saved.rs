@@ -121,12 +121,7 @@ impl Ports {
     }
 
     pub(super) fn take_state(&mut self, state: PortsStateV1) -> Result<(), BadState> {
-        let count = state.ports.len();
-        BadState::unless(
-            count == self.ports.len(),
-            "the number of ports",
-            count as u64,
-        )?;
+        BadState::unless_as_many("the number of ports", state.ports.len(), self.ports.len())?;
         match (&mut self.running, state.introduced) {
             (Some(running), Some(introduced)) => running.introduced = introduced,
             (None, None) => {}

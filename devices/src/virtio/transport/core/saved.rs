@@ -102,11 +102,10 @@ impl Core {
     fn check(&self, state: &CoreStateV1) -> Result<(), BadState> {
         let same = state.device_id == self.identity.device_id;
         BadState::unless(same, "the ID of this virtio device", state.device_id)?;
-        let count = state.queues.len();
-        BadState::unless(
-            count == self.queues.len(),
+        BadState::unless_as_many(
             "the number of queues",
-            count as u64,
+            state.queues.len(),
+            self.queues.len(),
         )?;
         let bits = state.status & !status::FAILED;
         let possible = bits == 0 || is_in_order(bits);

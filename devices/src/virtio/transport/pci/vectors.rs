@@ -41,11 +41,10 @@ impl Vectors {
     }
 
     pub(super) fn restore(&mut self, state: &VectorsStateV1) -> Result<(), BadState> {
-        let count = state.queues.len();
-        BadState::unless(
-            count == self.queues.len(),
+        BadState::unless_as_many(
             "the number of queues",
-            count as u64,
+            state.queues.len(),
+            self.queues.len(),
         )?;
         for vector in state.queues.iter().chain([&state.config]) {
             let usable = self.usable(*vector) == *vector;
