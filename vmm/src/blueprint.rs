@@ -57,6 +57,17 @@ pub struct MemoryBlueprint {
     pub slots: Vec<MemorySlot>,
 }
 
+impl MemoryBlueprint {
+    /// The first address and the length of each slot.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(u64, u64)> {
+        self.slots
+            .iter()
+            .map(|slot| (slot.start, slot.len))
+            .collect()
+    }
+}
+
 /// One of KVM's memory slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySlot {

@@ -54,10 +54,7 @@ impl Monitor {
     }
 
     fn put(&mut self, path: &str, body: &Value) -> Result<Answer> {
-        let body = body.to_string();
-        Ok(self
-            .client
-            .request(Method::Put, path, Some(body.as_bytes()))?)
+        put(&mut self.client, path, body)
     }
 
     fn vm(&mut self, state: &str) -> Result<()> {
@@ -80,16 +77,11 @@ impl Monitor {
     }
 
     fn save(&mut self, files: &Files) -> Result<Answer> {
-        let body = json!({"snapshot_path": files.state, "mem_file_path": files.memory});
-        self.put("/snapshot/create", &body)
+        save(&mut self.client, files)
     }
 
     fn load(&mut self, files: &Files, resume: bool) -> Result<Answer> {
-        let backend = json!({"backend_type": "File", "backend_path": files.memory});
-        let body = json!({
-            "snapshot_path": files.state, "mem_backend": backend, "resume_vm": resume,
-        });
-        self.put("/snapshot/load", &body)
+        load(&mut self.client, files, resume)
     }
 
     /// The guest answers, and is ended.
@@ -101,6 +93,24 @@ impl Monitor {
         ensure!(exit.code == Some(code::RESET), "{exit:?}");
         Ok(())
     }
+}
+
+fn put(client: &mut Client, path: &str, body: &Value) -> Result<Answer> {
+    let body = body.to_string();
+    Ok(client.request(Method::Put, path, Some(body.as_bytes()))?)
+}
+
+fn save(client: &mut Client, files: &Files) -> Result<Answer> {
+    let body = json!({"snapshot_path": files.state, "mem_file_path": files.memory});
+    put(client, "/snapshot/create", &body)
+}
+
+fn load(client: &mut Client, files: &Files, resume: bool) -> Result<Answer> {
+    let backend = json!({"backend_type": "File", "backend_path": files.memory});
+    let body = json!({
+        "snapshot_path": files.state, "mem_backend": backend, "resume_vm": resume,
+    });
+    put(client, "/snapshot/load", &body)
 }
 
 /// The files of a snapshot, and the disk of its machine.
@@ -201,23 +211,14 @@ fn linux_goes_on_in_another_monitor() {
     let mut client = client(&socket).unwrap();
     let paused = client.patch("/vm", &json!({"state": "Paused"})).unwrap();
     assert_eq!(paused.status, 204, "{paused:?}");
-    let body = json!({"snapshot_path": files.state, "mem_file_path": files.memory});
-    let body = body.to_string();
-    let saved = client.request(Method::Put, "/snapshot/create", Some(body.as_bytes()));
-    assert_eq!(saved.unwrap().status, 204);
+    assert_eq!(save(&mut client, &files).unwrap().status, 204);
     drop(first);
 
     let vm = TestVm::served().unwrap();
     let socket = vm.socket();
     let mut second = OnTerminal::start(&vm.command().unwrap(), 97, 31).unwrap();
     let mut client = boot_tests::client(&socket).unwrap();
-    let backend = json!({"backend_type": "File", "backend_path": files.memory});
-    let body = json!({
-        "snapshot_path": files.state, "mem_backend": backend, "resume_vm": true,
-    });
-    let body = body.to_string();
-    let loaded = client.request(Method::Put, "/snapshot/load", Some(body.as_bytes()));
-    assert_eq!(loaded.unwrap().status, 204);
+    assert_eq!(load(&mut client, &files, true).unwrap().status, 204);
     say(
         &mut second,
         "echo kept=$kept file=$(cat /tmp/file)",

@@ -265,8 +265,7 @@ fn map_memory(
     blueprint: &Blueprint,
     origin: Origin,
 ) -> Result<(GuestRam, Option<Box<Snapshot>>), MachineError> {
-    let slots = blueprint.memory.slots.iter();
-    let ranges: Vec<_> = slots.map(|slot| (slot.start, slot.len)).collect();
+    let ranges = blueprint.memory.ranges();
     let (ram, saved) = match origin {
         Origin::Boot { mut kernel, initrd } => {
             let ram = memory::map(&ranges, blueprint.memory.hugepages)?;

@@ -137,8 +137,7 @@ impl Snapshot {
         system: Option<&[u8]>,
     ) -> Result<(), LoadError> {
         let saved = &self.machine;
-        let ranges = blueprint.memory.slots.iter();
-        let ranges: Vec<_> = ranges.map(|slot| (slot.start, slot.len)).collect();
+        let ranges = blueprint.memory.ranges();
         if ranges != saved.memory {
             return Err(LoadError::Layout {
                 saved: format!("memory {:x?}", saved.memory),

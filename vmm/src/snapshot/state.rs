@@ -68,12 +68,11 @@ impl DiskMarkV1 {
 impl MachineStateV1 {
     /// The machine of `blueprint`, which `spec` describes. Its memory is known when it is written.
     pub(super) fn of(blueprint: &Blueprint, spec: &MachineSpec, system: Option<&[u8]>) -> Self {
-        let slots = blueprint.memory.slots.iter();
         Self {
             spec: spec.to_json(),
             cmdline: blueprint.cmdline.clone(),
             layout: blueprint.layout(),
-            memory: slots.map(|slot| (slot.start, slot.len)).collect(),
+            memory: blueprint.memory.ranges(),
             memory_id: [0; 16],
             memory_sums: Vec::new(),
             system_sum: system.map(crc32fast::hash),
